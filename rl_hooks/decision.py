@@ -1,0 +1,86 @@
+"""The contract with the load balancer: its six actions, the five services, and the headers that carry both.
+
+The names and the header contract (lb-contract/1) are what any balancer has to keep to be steered and understood.
+`write_request` and `read_request` undo each other, and so do `write_response` and `read_response`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ACTIONS = (
+    "least_loaded",
+    "fastest_response",
+    "round_robin",
+    "weighted_capacity",
+    "circuit_breaker",
+    "backpressure",
+)
+"""The balancer's actions. The position is the action's number in every table and bundle."""
+
+SERVICES = ("user-service", "inventory-service", "cart-service", "order-service", "payment-service")
+"""The services of the shop. The position is the service's number in every table and bundle."""
+
+ACTION_INDEX: Mapping[str, int] = {name: index for index, name in enumerate(ACTIONS)}
+SERVICE_INDEX: Mapping[str, int] = {name: index for index, name in enumerate(SERVICES)}
+
+REQUEST_ACTION = "X-RL-Action"
+REQUEST_PIN = "X-LB-Pin"
+RESPONSE_ACTION = "X-LB-Action"
+RESPONSE_INSTANCE = "X-LB-Instance"
+RESPONSE_UPSTREAM_US = "X-LB-Upstream-Us"
+RESPONSE_QUEUE_MS = "X-LB-Queue-Ms"
+NO_INSTANCE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the balancer says it did with one request. `None`: it did not say."""
+
+    action: str | None
+    instance: str | None  # None also when no instance was contacted
+    upstream_us: int | None
+    queue_us: int | None
+
+
+def write_request(action: str | None) -> dict[str, str]:
+    """The request headers that ask for `action`; none at all when the balancer shall use its own."""
+    return {} if action is None else {REQUEST_ACTION: action}
+
+
+def read_request(headers: Mapping[str, str]) -> str | None:
+    """The action a request asks for, or None when it asks for none or for one that does not exist."""
+    asked = headers.get(REQUEST_ACTION)
+    return asked if asked in ACTION_INDEX else None
+
+
+def write_response(served: Served) -> dict[str, str]:
+    """The response headers that tell what was done. Action and instance are always there, the rest where known."""
+    headers = {RESPONSE_ACTION: served.action or "", RESPONSE_INSTANCE: served.instance or NO_INSTANCE}
+    if served.upstream_us is not None:
+        headers[RESPONSE_UPSTREAM_US] = str(served.upstream_us)
+    if served.queue_us is not None:
+        headers[RESPONSE_QUEUE_MS] = f"{served.queue_us / 1000:.3f}"
+    return headers
+
+
+def read_response(headers: Mapping[str, str]) -> Served:
+    """What the response headers tell; anything absent or not readable is None, never a guess."""
+    action = headers.get(RESPONSE_ACTION)
+    instance = headers.get(RESPONSE_INSTANCE)
+    queue_ms = _number(headers.get(RESPONSE_QUEUE_MS))
+    upstream_us = _number(headers.get(RESPONSE_UPSTREAM_US))
+    return Served(
+        action=action if action in ACTION_INDEX else None,
+        instance=None if instance in (None, "", NO_INSTANCE) else instance,
+        upstream_us=None if upstream_us is None else round(upstream_us),
+        queue_us=None if queue_ms is None else round(queue_ms * 1000),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    """A finite number from 0 up to an hour in microseconds, or None: a header from the network is never trusted."""
+    try:
+        value = float(text) if text is not None else -1.0
+    except ValueError:
+        return None
+    return value if 0.0 <= value < 3.6e9 else None
