@@ -1,7 +1,7 @@
 """The tables of a run folder: one fixed-width little-endian row per fact, its columns stated once.
 
-Each `Table` gives both halves the same layout: the recorder packs with `Table.pack_into`, the exporter reads with
-`Table.dtype`. The last column of every table is `seq`, the row's number within its process incarnation, from 1 on.
+Each `Table` gives both halves the same layout: the recorder packs with `Table.struct`, the exporter reads with
+`Table.dtype`. The last column of every log is `seq`, the row's number within its process incarnation, from 1 on.
 It is packed last, so a row that a kill cut in the middle does not carry its number and is not counted as written.
 
 Facts only: what is not known holds the column's stated "missing" value, and the exporter turns that into a mask.
@@ -193,5 +193,30 @@ SAMPLES = Table(
         ("seq", "Q", "number of the row within the incarnation, from 1 on"),
     ),
 )
+
+IN_FLIGHT = Table(
+    "in_flight",
+    (
+        ("start_ns", "q", "wall-clock time when the request was sent"),
+        ("decision_tick", "I", "as in requests"),
+        ("propensity", "f", "as in requests"),
+        ("trace_hi", "Q", "X-Trace-Id, upper 64 bits"),
+        ("trace_lo", "Q", "X-Trace-Id, lower 64 bits"),
+        ("account", "I", "as in requests"),
+        ("slot", "I", "as in requests"),
+        ("session", "I", "as in requests"),
+        ("page", "H", "as in requests"),
+        ("endpoint_ref", "H", "as in requests"),
+        ("profile_ref", "H", "as in requests"),
+        ("phase_ref", "H", "as in requests"),
+        ("service", "B", "as in requests"),
+        ("method", "B", "as in requests"),
+        ("user_action", "B", "as in requests"),
+        ("action_requested", "B", "as in requests"),
+        ("attempt", "B", "as in requests"),
+        ("busy", "B", "1: this request is in flight; 0: the place is free"),
+    ),
+)
+"""The board: one place per user that says what it has in flight. Not a log; a place is written again and again."""
 
 TABLES = {table.name: table for table in (REQUESTS, SESSIONS, DECISIONS, SAMPLES)}

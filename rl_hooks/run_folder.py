@@ -1,0 +1,222 @@
+"""The run folder: what a run leaves behind, written while it goes on and readable after any interruption.
+
+    <run>/manifest.json                    the plan and everything that was decided before the first request
+          processes/<incarnation>.json     who wrote: role, host, pid, and the last row numbers once it closed in order
+          requests/ sessions/ decisions/ samples/<incarnation>.<n>.seg    rows (rl_hooks.segments, rl_hooks.row)
+          dictionaries/<incarnation>.jsonl names behind the *_ref columns, written before an id is first used
+          events/<incarnation>.jsonl       phases and users, one line each
+          in_flight/<incarnation>.board    what each user had in flight; matters only after a kill
+
+An *incarnation* is one process from start to end: `<role>.<host>.<eight hex digits>`. Small files are replaced by an
+atomic rename, lines are appended with one write each, rows go into maps: nothing needs a proper end.
+"""
+
+import json
+import mmap
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_hooks.row import IN_FLIGHT, TABLES
+from rl_hooks.segments import SegmentWriter, allocate_map
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+SEGMENT_BYTES = {"requests": 2 << 20, "sessions": 256 << 10, "decisions": 256 << 10, "samples": 256 << 10}
+
+
+class RunFolderError(Exception):
+    """A run folder that cannot be made, written or read; the message names the place and the way out."""
+
+
+def create_run_folder(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Make the folder and its manifest. Raises RunFolderError when it exists with content or cannot be written."""
+    way_out = "choose another with --run-folder"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise RunFolderError(f"{path}: the run folder exists and is not empty; {way_out}, or remove it")
+        for name in (*TABLES, "processes", "dictionaries", "events", "in_flight"):
+            (path / name).mkdir()
+        write_json(path / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest})
+    except FileExistsError as error:
+        raise RunFolderError(f"{path}: a file of that name is in the way; {way_out}") from error
+    except OSError as error:
+        raise RunFolderError(f"{path}: the run folder cannot be written ({error.strerror}); {way_out}") from error
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run folder. Raises RunFolderError when `path` is not one."""
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise RunFolderError(f"{path}: there is no such folder; give the folder of a run (it holds {MANIFEST})")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path}: not a run folder, it has no {MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{file}: cannot be read as a manifest ({error})") from error
+    if not isinstance(manifest, dict) or "schema_version" not in manifest:
+        raise RunFolderError(f"{file}: not the manifest of a run, it has no schema_version")
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        found = manifest["schema_version"]
+        raise RunFolderError(
+            f"{file}: schema version {found}, this program reads {SCHEMA_VERSION}; use its own version"
+        )
+    return manifest
+
+
+def update_manifest(path: Path, **changes: Any) -> None:
+    """Replace the manifest by itself with `changes`, atomically."""
+    write_json(path / MANIFEST, {**read_manifest(path), **changes})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON beside `path` and rename it into place: a reader sees the old or the new, never a part."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+class RunWriter:
+    """What one process incarnation writes into a run folder.
+
+    Rows go through `append`; ids for the `*_ref` columns come from `ref`; `board` says what is in flight.
+    """
+
+    def __init__(self, path: Path, role: str, board_places: int) -> None:
+        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:48] or "host"
+        self.path = path
+        self.incarnation = f"{role}.{host}.{secrets.token_hex(4)}"
+        self._facts = {"role": role, "host": host, "pid": os.getpid(), "started_unix_ns": time.time_ns()}
+        self._refs: dict[tuple[str, str], int] = {}
+        self._ref_counts: dict[str, int] = {}
+        try:
+            self.tables = {
+                name: SegmentWriter(path / name, self.incarnation, table, SEGMENT_BYTES[name])
+                for name, table in TABLES.items()
+            }
+            self.board = Board(path / "in_flight" / f"{self.incarnation}.board", board_places)
+            self._names = _Lines(path / "dictionaries" / f"{self.incarnation}.jsonl")
+            self._events = _Lines(path / "events" / f"{self.incarnation}.jsonl")
+            self._write_process("running")
+        except OSError as error:
+            way_out = "free some space or choose another place with --run-folder"
+            raise RunFolderError(f"{path}: cannot be written ({error.strerror}); {way_out}") from error
+
+    def ref(self, kind: str, name: str) -> int:
+        """The id of `name` among the names of its kind, from 1 on; 0 for the empty name, which means none."""
+        if not name:
+            return 0
+        known = self._refs.get((kind, name))
+        if known is not None:
+            return known
+        new = self._ref_counts.get(kind, 0) + 1
+        self._names.write({"kind": kind, "id": new, "name": name})
+        self._ref_counts[kind] = new
+        self._refs[kind, name] = new
+        return new
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Write one event with the time of now."""
+        self._events.write({"t_ns": time.time_ns(), "kind": kind, **facts})
+
+    def maintain(self) -> None:
+        """Seal full segments and keep spares ready; may run in another thread. Raises OSError when the disk is full."""
+        for writer in self.tables.values():
+            writer.maintain()
+
+    def rotate(self) -> None:
+        """End the segments that have rows, so that they can be sealed and shipped. Raises OSError on a full disk."""
+        for writer in self.tables.values():
+            if writer.rows_in_current:
+                writer.rotate()
+
+    def rows(self) -> dict[str, int]:
+        """Rows written so far, by table."""
+        return {name: writer.rows for name, writer in self.tables.items()}
+
+    def close(self) -> None:
+        """Seal everything and say that this incarnation ended in order, with its last row numbers."""
+        for writer in self.tables.values():
+            writer.close()
+        self.board.close()
+        self._names.close()
+        self._events.close()
+        self._write_process("closed")
+
+    def _write_process(self, state: str) -> None:
+        last_seq = self.rows() if state == "closed" else None
+        facts = {**self._facts, "state": state, "last_seq": last_seq}
+        write_json(self.path / "processes" / f"{self.incarnation}.json", facts)
+
+
+class Board:
+    """One fixed place per user that says which request it has in flight, in a memory-mapped file."""
+
+    def __init__(self, path: Path, places: int) -> None:
+        self._row_bytes = IN_FLIGHT.row_bytes
+        self._free = list(range(places - 1, -1, -1))
+        self._map: mmap.mmap = allocate_map(path, places * self._row_bytes)
+        self.pack_into = IN_FLIGHT.struct.pack_into
+
+    def take(self) -> int:
+        """The offset of a free place. IndexError when all are taken."""
+        return self._free.pop() * self._row_bytes
+
+    def give_back(self, offset: int) -> None:
+        self._map[offset + self._row_bytes - 1] = 0
+        self._free.append(offset // self._row_bytes)
+
+    def begin(self, offset: int, *values: Any) -> None:
+        """`values` are the columns of IN_FLIGHT without `busy`."""
+        self.pack_into(self._map, offset, *values, 1)
+
+    def end(self, offset: int) -> None:
+        self._map[offset + self._row_bytes - 1] = 0
+
+    def close(self) -> None:
+        self._map.close()
+
+
+class _Lines:
+    """An append-only file of JSON lines, one write call each, so that no line waits in a buffer of ours."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o644)
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        line = (json.dumps(content, allow_nan=False) + "\n").encode()
+        written = os.write(self._descriptor, line)
+        if written != len(line):
+            raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """One process that wrote. `last_seq` (rows by table) is known only when it closed in order."""
+
+    name: str
+    role: str
+    host: str
+    closed: bool
+    last_seq: Mapping[str, int] | None
+
+
+def read_incarnations(path: Path) -> tuple[Incarnation, ...]:
+    """All incarnations of a run, in order of their names."""
+    found = []
+    for file in sorted((path / "processes").glob("*.json")):
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        closed = facts["state"] == "closed"
+        found.append(Incarnation(file.stem, facts["role"], facts["host"], closed, facts["last_seq"]))
+    return tuple(found)
