@@ -30,6 +30,7 @@ RESPONSE_INSTANCE = "X-LB-Instance"
 RESPONSE_UPSTREAM_US = "X-LB-Upstream-Us"
 RESPONSE_QUEUE_MS = "X-LB-Queue-Ms"
 NO_INSTANCE = "-"
+HOUR_US = 3.6e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +68,23 @@ def read_response(headers: Mapping[str, str]) -> Served:
     """What the response headers tell; anything absent or not readable is None, never a guess."""
     action = headers.get(RESPONSE_ACTION)
     instance = headers.get(RESPONSE_INSTANCE)
-    queue_ms = _number(headers.get(RESPONSE_QUEUE_MS))
-    upstream_us = _number(headers.get(RESPONSE_UPSTREAM_US))
     return Served(
         action=action if action in ACTION_INDEX else None,
         instance=None if instance in (None, "", NO_INSTANCE) else instance,
-        upstream_us=None if upstream_us is None else round(upstream_us),
-        queue_us=None if queue_ms is None else round(queue_ms * 1000),
+        upstream_us=read_us(headers.get(RESPONSE_UPSTREAM_US), 1),
+        queue_us=read_us(headers.get(RESPONSE_QUEUE_MS), 1000),
     )
 
 
-def _number(text: str | None) -> float | None:
-    """A finite number from 0 up to an hour in microseconds, or None: a header from the network is never trusted."""
+def read_us(text: str | None, unit_us: int) -> int | None:
+    """The microseconds a header states in units of `unit_us`; None when there is none or it makes no sense.
+
+    A header from the network is never trusted: only finite values from 0 up to an hour count.
+    """
+    if text is None:
+        return None
     try:
-        value = float(text) if text is not None else -1.0
+        value_us = float(text) * unit_us
     except ValueError:
         return None
-    return value if 0.0 <= value < 3.6e9 else None
+    return round(value_us) if 0 <= value_us <= HOUR_US else None

@@ -67,7 +67,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest["schema_version"] != SCHEMA_VERSION:
         found = manifest["schema_version"]
         raise RunFolderError(
-            f"{file}: schema version {found}, this program reads {SCHEMA_VERSION}; use its own version"
+            f"{file}: schema version {found}, this program reads {SCHEMA_VERSION}; export it with the version that recorded it"
         )
     return manifest
 

@@ -110,6 +110,7 @@ class SegmentWriter:
         self._full.clear()
         if self._spare is not None:
             self._spare.discard()
+            self._spare = None
 
     def _start_current(self) -> None:
         self._map = self._current.map
@@ -209,7 +210,7 @@ def read_segment(path: Path, table: Table) -> SegmentRows:
         body = memoryview(content)[HEADER.size : HEADER.size + sealed_rows * table.row_bytes]
         if zlib.crc32(body) != checksum:
             return SegmentRows(
-                nothing, first_seq, f"{path}: checksum does not match its {sealed_rows} rows", sealed_rows
+                nothing, first_seq, f"{path}: the checksum does not match its {sealed_rows} rows", sealed_rows
             )
         return SegmentRows(rows[:sealed_rows], first_seq, None, 0)
     in_order = rows["seq"] == first_seq + np.arange(whole, dtype=np.uint64)

@@ -1,0 +1,21 @@
+"""Steering by request header: every request carries the action in force, so there is nothing to tell the balancer."""
+
+from collections.abc import Mapping
+
+
+class HeaderActuator:
+    def __init__(self, root: str) -> None:
+        del root  # the interface of all actuators; the header goes with the requests themselves
+
+    def describe(self) -> str:
+        return "header"
+
+    def apply(self, actions: Mapping[str, str]) -> None:
+        """Nothing: the users read the decision in force when they send."""
+
+
+BUILTIN = {
+    "header": "rl_hooks.actuators.header:HeaderActuator",
+    "sandbox": "rl_hooks.actuators.sandbox:SandboxActuator",
+}
+"""Short names for `--actuator`."""

@@ -1,0 +1,394 @@
+"""The observation: what was known about a service strictly before a decision, as numbers with names and units.
+
+    push_starts, push_completions,                observe(T)
+    push_samples, push_decisions     -->  window  ----------->  Observation (services, features)
+
+One class serves a live process, which pushes facts as they come, and the exporter, which pushes a whole run: what lies
+at or after T waits until a later observation. So both give the same numbers, and nothing from after T can get in.
+
+Known at T: completions in [T - window, T); requests in flight at T (sent before T, not ended before T); the last
+metrics sample with t_ns <= T and received_ns <= T; decisions made before T. A value that is not known is NaN, never
+zero; a count or a rate of nothing is the fact 0.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rl_hooks import histogram
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.timed_facts import TimedFacts, WaitingFacts
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+PATTERNS = ("idle", "steady", "rising", "falling", "burst")
+QUANTILE_LEVELS = np.array([0.5, 0.95, 0.99])
+GAUGES = ("cpu", "memory", "health", "queue_depth", "in_flight")  # of a metrics sample, per instance
+UNKNOWN_ACTION = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One number of the observation. `window`: window, last5 or last1 (intervals), or now."""
+
+    name: str
+    unit: str
+    low: float
+    high: float | None  # None: no upper limit
+    window: str
+    source: str  # client: from our own requests; balancer: from its metrics or its own decisions
+    missing_when: str
+
+
+def _of_requests(prefix: str, window: str) -> tuple[Feature, ...]:
+    nothing = f"no request of the service ended in {window}"
+    return (
+        Feature(f"{prefix}response_time_mean_ms", "ms", 0, None, window, "client", nothing),
+        Feature(f"{prefix}error_rate", "share", 0, 1, window, "client", nothing),
+        Feature(f"{prefix}request_rate_rps", "requests/s", 0, None, window, "client", "never"),
+    )
+
+
+_NO_SAMPLE = "no metrics sample within the window, or none with this value"
+_NOT_ALL = "no metrics sample within the window, or one instance without this value"
+_NO_DECISION = "no decision before, or it could not be applied"
+
+FEATURES: tuple[Feature, ...] = (
+    *_of_requests("", "window"),
+    *(
+        Feature(f"response_time_{level}_ms", "ms", 0, None, "window", "client", "no request ended in window")
+        for level in ("p50", "p95", "p99")
+    ),
+    Feature("in_flight", "requests", 0, None, "now", "client", "never"),
+    *_of_requests("last5_", "last5"),
+    *_of_requests("last1_", "last1"),
+    Feature("cpu_mean", "share", 0, 1, "now", "balancer", _NO_SAMPLE),
+    Feature("cpu_max", "share", 0, 1, "now", "balancer", _NO_SAMPLE),
+    Feature("memory_mean", "share", 0, 1, "now", "balancer", _NO_SAMPLE),
+    Feature("memory_max", "share", 0, 1, "now", "balancer", _NO_SAMPLE),
+    Feature("queue_sum", "requests", 0, None, "now", "balancer", _NOT_ALL),
+    Feature("queue_max", "requests", 0, None, "now", "balancer", _NO_SAMPLE),
+    Feature("health_min", "score", 0, 1, "now", "balancer", _NO_SAMPLE),
+    Feature("health_mean", "score", 0, 1, "now", "balancer", _NO_SAMPLE),
+    Feature("in_flight_spread", "requests", 0, None, "now", "balancer", _NO_SAMPLE),
+    *(Feature(f"previous_action_{name}", "one-hot", 0, 1, "now", "balancer", _NO_DECISION) for name in ACTIONS),
+    Feature("previous_action_held", "intervals", 1, None, "now", "balancer", _NO_DECISION),
+    *(Feature(f"pattern_{name}", "one-hot", 0, 1, "window", "client", "never") for name in PATTERNS),
+    Feature("others_request_rate_rps", "requests/s", 0, None, "window", "client", "never"),
+    Feature("others_error_rate", "share", 0, 1, "window", "client", "no request of another service ended in window"),
+    Feature("others_in_flight", "requests", 0, None, "now", "client", "never"),
+    Feature("others_queue_sum", "requests", 0, None, "now", "balancer", "queue_sum of another service is missing"),
+    *(Feature(f"service_{name}", "one-hot", 0, 1, "now", "balancer", "never") for name in SERVICES),
+)
+"""The one table of features; its order is the order of the observation's columns."""
+
+FEATURE_INDEX = {feature.name: index for index, feature in enumerate(FEATURES)}
+
+
+@dataclass(frozen=True, slots=True)
+class PatternThresholds:
+    """When the traffic of all services together counts as idle, rising, falling or a burst; steady otherwise.
+
+    Compared are the newest intervals (five, or one where five do not fit twice into the window) with the whole window.
+    `sigmas` keeps Poisson noise out: the newest count has to be that many roots away from what the window predicts.
+    """
+
+    idle_below_requests: float = 5.0  # in the window
+    rising_ratio: float = 1.25
+    falling_ratio: float = 0.75
+    burst_ratio: float = 2.0
+    sigmas: float = 2.0
+
+    def classify(self, recent: float, expected: float, in_window: float) -> str:
+        """The class for `recent` requests where the window's rate predicts `expected`.
+
+        >>> rules = PatternThresholds()
+        >>> rules.classify(recent=44, expected=40, in_window=240)
+        'steady'
+        >>> rules.classify(recent=90, expected=40, in_window=240)
+        'burst'
+        """
+        if in_window < self.idle_below_requests:
+            return "idle"
+        if abs(recent - expected) <= self.sigmas * expected**0.5:
+            return "steady"
+        if recent >= self.burst_ratio * expected:
+            return "burst"
+        if recent >= self.rising_ratio * expected:
+            return "rising"
+        return "falling" if recent <= self.falling_ratio * expected else "steady"
+
+
+THRESHOLDS = PatternThresholds()
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """The lengths of the windows, in real nanoseconds."""
+
+    window_ns: int
+    interval_ns: int
+
+    @property
+    def lengths_ns(self) -> tuple[int, int, int]:
+        """window, last5, last1"""
+        return self.window_ns, 5 * self.interval_ns, self.interval_ns
+
+    @property
+    def horizon_ns(self) -> int:
+        """How far back the longest window reaches; in a compressed run five intervals can be longer than the window."""
+        return max(self.lengths_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was known at `t_ns` about every service."""
+
+    t_ns: int
+    values: npt.NDArray[np.float32]  # (services, features), NaN: not known
+    sample_ns: npt.NDArray[np.int64]  # (services,) time of the metrics sample used, 0: none
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """True where a value was known."""
+        return ~np.isnan(self.values)
+
+
+class ObservationWindow:
+    """Facts in, observations out. Facts may be pushed at any time and in any order; observations go forward in time.
+
+    A fact that arrives after the observation it belonged to (a worker's row, late on the network) counts from the next
+    observation on, which is what a deciding process can know.
+    """
+
+    def __init__(
+        self, spans: Spans, *, exact_quantiles: bool = False, thresholds: PatternThresholds = THRESHOLDS
+    ) -> None:
+        self._spans = spans
+        self._exact = exact_quantiles
+        self._thresholds = thresholds
+        self._now = np.iinfo(np.int64).min // 2
+        lengths = len(spans.lengths_ns)
+        self._counts = np.zeros((lengths, len(SERVICES)))
+        self._failed = np.zeros((lengths, len(SERVICES)))
+        self._sum_us = np.zeros((lengths, len(SERVICES)))  # whole numbers below 2**53: sums and differences are exact
+        self._histogram = np.zeros(len(SERVICES) * histogram.BUCKETS, np.int64)
+        self._left = [0] * lengths
+        self._released = 0  # completions before `now`, of those kept
+        self._ended = TimedFacts(service=np.int64, duration_us=np.float64, failed=np.float64, key=np.int64)
+        self._flow = WaitingFacts(service=np.int64, change=np.float64)
+        self._in_flight = np.zeros(len(SERVICES))
+        self._decisions = WaitingFacts(service=np.int64, action=np.int64)
+        self._previous = np.full(len(SERVICES), UNKNOWN_ACTION)
+        self._held = np.zeros(len(SERVICES))
+        self._gauges = _Gauges()
+
+    def push_starts(self, service: Array, start_ns: Array) -> None:
+        """Requests that were sent."""
+        self._push_flow(service, start_ns, 1.0)
+
+    def push_completions(self, service: Array, end_ns: Array, duration_us: Array, ok: Array) -> None:
+        """Requests that ended, well or not; each was pushed as a start too."""
+        key = np.asarray(service, np.int64) * histogram.BUCKETS + histogram.bucket_of(duration_us)
+        columns = {
+            "service": service,
+            "duration_us": duration_us,
+            "failed": 1.0 - np.asarray(ok, np.float64),
+            "key": key,
+        }
+        place = self._ended.push(end_ns, **columns)
+        late = place[self._ended["t_ns"][place] < self._now]
+        if len(late):
+            self._put_late_in_place(late)
+        self._push_flow(service, end_ns, -1.0)
+
+    def push_lost(self, service: Array, given_up_ns: Array) -> None:
+        """Requests whose end nobody will ever know: not in flight any more from `given_up_ns` on."""
+        self._push_flow(service, given_up_ns, -1.0)
+
+    def push_samples(self, rows: Array) -> None:
+        """Rows of the samples table."""
+        self._gauges.push(rows)
+
+    def push_decisions(self, service: Array, t_ns: Array, action: Array, actuated: Array) -> None:
+        """Decisions of the controller, in force from `t_ns` on."""
+        known = np.where(np.asarray(actuated) != 0, action, UNKNOWN_ACTION)
+        self._decisions.push(t_ns, service=service, action=known)
+
+    def observe(self, t_ns: int) -> Observation:
+        """The observation for a decision at `t_ns`. ValueError when time goes backwards."""
+        if t_ns < self._now:
+            raise ValueError(f"observations go forward in time: {t_ns} comes after {self._now}")
+        self._slide(t_ns)
+        flow = self._flow.release(t_ns)
+        self._in_flight += np.bincount(flow["service"], flow["change"], len(SERVICES))
+        decided = self._decisions.release(t_ns)
+        for service, action in zip(decided["service"].tolist(), decided["action"].tolist(), strict=True):
+            self._held[service] = self._held[service] + 1 if self._previous[service] == action else 1
+            self._previous[service] = action
+        self._gauges.advance(t_ns, t_ns - self._spans.window_ns)
+        self._now = t_ns
+        values = np.empty((len(SERVICES), len(FEATURES)), np.float32)
+        columns = self._columns()
+        for index, feature in enumerate(FEATURES):
+            values[:, index] = columns[feature.name]
+        return Observation(t_ns, values, self._gauges.sample_ns.copy())
+
+    def _push_flow(self, service: Array, t_ns: Array, change: float) -> None:
+        self._flow.push(t_ns, service=service, change=np.full(len(service), change))
+
+    def _slide(self, t_ns: int) -> None:
+        """Move the windows to [t_ns - length, t_ns): add what ended since, take away what is too old."""
+        ended = self._ended
+        after = ended.position(t_ns)
+        for window, length in enumerate(self._spans.lengths_ns):
+            self._add(window, self._released, after, 1)
+            left = ended.position(t_ns - length)
+            self._add(window, self._left[window], left, -1)
+            self._left[window] = left
+        self._released = after
+        if ended.worth_dropping(oldest := min(self._left)):
+            ended.drop(oldest)
+            self._released -= oldest
+            self._left = [left - oldest for left in self._left]
+
+    def _add(self, window: int, begin: int, end: int, sign: int) -> None:
+        if begin == end:
+            return
+        service = self._ended["service"][begin:end]
+        self._counts[window] += sign * np.bincount(service, minlength=len(SERVICES))
+        self._failed[window] += sign * np.bincount(service, self._ended["failed"][begin:end], len(SERVICES))
+        self._sum_us[window] += sign * np.bincount(service, self._ended["duration_us"][begin:end], len(SERVICES))
+        if window == 0 and not self._exact:
+            np.add.at(self._histogram, self._ended["key"][begin:end], sign)
+
+    def _put_late_in_place(self, late: Array) -> None:
+        """Add completions that belong before the last observation; `late` are their positions among the facts."""
+        self._released = self._ended.position(self._now)
+        for window, length in enumerate(self._spans.lengths_ns):
+            self._left[window] = self._ended.position(self._now - length)
+            for position in late[late >= self._left[window]].tolist():
+                self._add(window, position, position + 1, 1)
+
+    def _columns(self) -> dict[str, Floats | float]:
+        columns: dict[str, Floats | float] = {}
+        for window, prefix in enumerate(("", "last5_", "last1_")):
+            count = self._counts[window]
+            columns[f"{prefix}response_time_mean_ms"] = _ratio(self._sum_us[window] / 1000, count)
+            columns[f"{prefix}error_rate"] = _ratio(self._failed[window], count)
+            columns[f"{prefix}request_rate_rps"] = count / (self._spans.lengths_ns[window] / 1e9)
+        quantiles_ms = self._quantiles_us() / 1000
+        for index, level in enumerate(("p50", "p95", "p99")):
+            columns[f"response_time_{level}_ms"] = quantiles_ms[:, index]
+        columns["in_flight"] = self._in_flight
+        columns.update(self._gauges.columns())
+        columns.update(self._previous_action_columns())
+        pattern = self._pattern()
+        columns.update({f"pattern_{name}": float(name == pattern) for name in PATTERNS})
+        count, failed = self._counts[0], self._failed[0]
+        columns["others_request_rate_rps"] = (count.sum() - count) / (self._spans.window_ns / 1e9)
+        columns["others_error_rate"] = _ratio(failed.sum() - failed, count.sum() - count)
+        columns["others_in_flight"] = self._in_flight.sum() - self._in_flight
+        queue = columns["queue_sum"]
+        columns["others_queue_sum"] = np.where(_IDENTITY == 1, 0.0, queue).sum(axis=1)
+        columns.update({f"service_{name}": _IDENTITY[index] for index, name in enumerate(SERVICES)})
+        return columns
+
+    def _quantiles_us(self) -> Floats:
+        if not self._exact:
+            return histogram.quantiles(self._histogram.reshape(len(SERVICES), -1), QUANTILE_LEVELS)
+        inside = slice(self._left[0], self._released)
+        service, duration_us = self._ended["service"][inside], self._ended["duration_us"][inside]
+        found = np.full((len(SERVICES), len(QUANTILE_LEVELS)), np.nan)
+        for index in np.flatnonzero(self._counts[0]):
+            found[index] = np.quantile(duration_us[service == index], QUANTILE_LEVELS)
+        return found
+
+    def _previous_action_columns(self) -> dict[str, Floats | float]:
+        known = self._previous != UNKNOWN_ACTION
+        columns: dict[str, Floats | float] = {
+            f"previous_action_{name}": np.where(known, self._previous == index, np.nan)
+            for index, name in enumerate(ACTIONS)
+        }
+        columns["previous_action_held"] = np.where(known, self._held, np.nan)
+        return columns
+
+    def _pattern(self) -> str:
+        window_ns, last5_ns, last1_ns = self._spans.lengths_ns
+        recent, recent_ns = (1, last5_ns) if 2 * last5_ns <= window_ns else (2, last1_ns)
+        in_window = float(self._counts[0].sum())
+        expected = in_window * recent_ns / window_ns
+        return self._thresholds.classify(float(self._counts[recent].sum()), expected, in_window)
+
+
+_IDENTITY = np.eye(len(SERVICES))
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """part / whole, NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+class _Gauges:
+    """The last metrics sample of each service: all rows of the service with the newest time that had been received."""
+
+    def __init__(self) -> None:
+        self.sample_ns = np.zeros(len(SERVICES), np.int64)
+        self._waiting = WaitingFacts(service=np.int64, sample_ns=np.int64, **dict.fromkeys(GAUGES, np.float64))
+        self._held: list[Floats] = [np.empty((len(GAUGES), 0))] * len(SERVICES)  # each (gauges, instances)
+        self._columns: dict[str, Floats] | None = None
+
+    def push(self, rows: Array) -> None:
+        ready_ns = np.maximum(rows["t_ns"], rows["received_ns"])
+        columns = {"service": rows["service"], "sample_ns": rows["t_ns"], **{name: rows[name] for name in GAUGES}}
+        self._waiting.push(ready_ns, **columns)
+
+    def advance(self, t_ns: int, oldest_ns: int) -> None:
+        """Take the samples known at `t_ns`; one older than `oldest_ns` says nothing about now and is dropped."""
+        new = self._waiting.release(t_ns + 1)  # a sample of exactly t_ns counts
+        for service in np.unique(new["service"]).tolist():
+            mine = new["service"] == service
+            newest = int(new["sample_ns"][mine].max())
+            if newest < self.sample_ns[service]:
+                continue
+            chosen = mine & (new["sample_ns"] == newest)
+            values = np.array([new[name][chosen] for name in GAUGES])
+            same = newest == self.sample_ns[service]
+            self._held[service] = np.hstack((self._held[service], values)) if same else values
+            self.sample_ns[service] = newest
+            self._columns = None
+        for service in np.flatnonzero((self.sample_ns != 0) & (self.sample_ns < oldest_ns)).tolist():
+            self._held[service] = np.empty((len(GAUGES), 0))
+            self.sample_ns[service] = 0
+            self._columns = None
+
+    def columns(self) -> dict[str, Floats]:
+        if self._columns is None:
+            self._columns = self._summarize()
+        return self._columns
+
+    def _summarize(self) -> dict[str, Floats]:
+        instances = np.array([held.shape[1] for held in self._held])
+        values = np.full((len(GAUGES), len(SERVICES), max(int(instances.max()), 1)), np.nan)
+        for service, held in enumerate(self._held):
+            values[:, service, : held.shape[1]] = held
+        known = ~np.isnan(values)
+        count = known.sum(axis=2)
+        total = np.where(known, values, 0.0).sum(axis=2)
+        highest, lowest = np.fmax.reduce(values, axis=2), np.fmin.reduce(values, axis=2)
+        cpu, memory, health, queue, in_flight = range(len(GAUGES))
+        all_known = (instances > 0) & (count[queue] == instances)
+        return {
+            "cpu_mean": _ratio(total[cpu], count[cpu]),
+            "cpu_max": highest[cpu],
+            "memory_mean": _ratio(total[memory], count[memory]),
+            "memory_max": highest[memory],
+            "queue_sum": np.where(all_known, total[queue], np.nan),
+            "queue_max": highest[queue],
+            "health_min": lowest[health],
+            "health_mean": _ratio(total[health], count[health]),
+            "in_flight_spread": highest[in_flight] - lowest[in_flight],
+        }

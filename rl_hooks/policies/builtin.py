@@ -1,0 +1,70 @@
+"""Logging policies: what probability each action has for a service, given what is known.
+
+A policy only states the distribution. Drawing from it is done in one place (rl_hooks.control), so the recorded
+propensity is the probability that was drawn with, never one that was worked out afterwards.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rl_hooks.decision import ACTIONS
+
+
+class PolicyError(ValueError):
+    """A logging policy that cannot be what it was asked to be."""
+
+
+class LoggingPolicy(Protocol):
+    """A policy by which the balancer is steered while a run is recorded."""
+
+    def describe(self) -> str:
+        """Name and parameters, as they are stored with every decision."""
+
+    def probabilities(self, previous: int | None) -> Sequence[float]:
+        """The probability of each of the six actions, summing to 1.
+
+        `previous` is the service's action of the interval before, None at the start.
+        """
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every action with the same probability, whatever happened: the widest coverage there is."""
+
+    def describe(self) -> str:
+        return "uniform"
+
+    def probabilities(self, previous: int | None) -> Sequence[float]:
+        return (1 / len(ACTIONS),) * len(ACTIONS)
+
+
+@dataclass(frozen=True)
+class Sticky:
+    """Keep the previous action with probability `keep`, else draw uniformly from all six.
+
+    P(a) = keep * 1(a = previous) + (1 - keep) / 6. No action ever has probability 0 or 1, so coverage survives.
+
+    >>> [round(p, 4) for p in Sticky(0.5).probabilities(previous=2)]
+    [0.0833, 0.0833, 0.5833, 0.0833, 0.0833, 0.0833]
+    """
+
+    keep: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.keep) and 0 <= self.keep < 1):
+            raise PolicyError(f"sticky: keep is {self.keep}; it must be at least 0 and below 1, for example sticky:0.5")
+
+    def describe(self) -> str:
+        return f"sticky:{self.keep:g}"
+
+    def probabilities(self, previous: int | None) -> Sequence[float]:
+        if previous is None:
+            return Uniform().probabilities(None)
+        share = (1 - self.keep) / len(ACTIONS)
+        return tuple(share + self.keep * (index == previous) for index in range(len(ACTIONS)))
+
+
+BUILTIN = {"uniform": "rl_hooks.policies.builtin:Uniform", "sticky": "rl_hooks.policies.builtin:Sticky"}
+"""Short names for `--logging-policy`; a parameter follows a colon, as in `sticky:0.5`."""

@@ -1,0 +1,206 @@
+"""The command-line options of the suite, and what follows from them before anything is started.
+
+Locust's own `--config` and `--profile` are taken, hence `--scenario-file` and `--scenario`.
+"""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from rl_hooks.actuators.header import BUILTIN as ACTUATORS
+from rl_hooks.control import Actuator, Source
+from rl_hooks.policies.builtin import BUILTIN as POLICIES
+from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
+from rl_hooks.sources.none import BUILTIN as SOURCES
+from rl_hooks.target import root_of
+from rl_hooks.version import VERSION
+from scenario.errors import ScenarioError
+from scenario.load import ScenarioFile, find_file, load_file
+from scenario.plan import Plan, make_plan
+from scenario.refs import resolve
+
+DEFAULT_SCENARIO_FILE = "comprehensive_rl_training_config.yaml"
+DEFAULT_HOST = "http://127.0.0.1:8080/proxy"
+PROBE_TIMEOUT_S = 2.0
+
+
+class SetupError(Exception):
+    """What was asked for cannot be run; the message lists every reason with its way out."""
+
+
+# Flag -> what argparse and Locust's web UI need to know. Types stay plain: Locust sends the values to the workers as
+# msgpack. What is left out of the web form concerns this machine's files.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "--scenario-file": {
+        "default": DEFAULT_SCENARIO_FILE,
+        "metavar": "FILE",
+        "include_in_web_ui": False,
+        "help": "scenario file, YAML or JSON; a bare name is also looked up in configs/",
+    },
+    "--scenario": {"metavar": "NAME", "help": "scenario of the file; not needed when it holds only one"},
+    "--seed": {"type": int, "default": 1, "help": "fixes every choice of the shoppers and of the logging policy"},
+    "--time-scale": {"type": float, "default": 1.0, "help": "divides every duration of the run"},
+    "--user-scale": {"type": float, "default": 1.0, "help": "multiplies the users of every phase"},
+    "--decision-interval": {
+        "type": float,
+        "metavar": "SECONDS",
+        "help": "decision interval before time scale, instead of the scenario's",
+    },
+    "--logging-policy": {
+        "default": "uniform",
+        "help": "policy that routes while we record: uniform, sticky:KEEP or module:attribute",
+    },
+    "--metrics-source": {"default": "auto", "help": f"auto, {', '.join(SOURCES)} or module:attribute"},
+    "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
+    "--run-folder": {
+        "metavar": "PATH",
+        "include_in_web_ui": False,
+        "help": "folder of this run; by default runs/<scenario>_<UTC time>",
+    },
+    "--logs": {
+        "default": "logs",
+        "metavar": "PATH",
+        "include_in_web_ui": False,
+        "help": "folder for the JSON files that the export writes",
+    },
+    "--no-export": {
+        "action": "store_true",
+        "include_in_web_ui": False,
+        "help": "leave the export out; python -m rl_hooks.export RUN does it later",
+    },
+}
+
+
+def add_options(parser: Any, scenarios: ScenarioFile | None = None) -> None:
+    """Add the suite's options to Locust's parser.
+
+    They go to the parser itself, not to a group of it, because only those reach the start form of the web UI.
+    With `scenarios` the form offers the file's scenarios.
+    """
+    for flag, about in _OPTIONS.items():
+        variable = "LOCUST_" + flag.removeprefix("--").replace("-", "_").upper()
+        names = {"choices": list(scenarios.scenarios)} if flag == "--scenario" and scenarios is not None else {}
+        parser.add_argument(flag, env_var=variable, **about, **names)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that is decided before a run."""
+
+    plan: Plan
+    host: str
+    folder: Path
+    policy: LoggingPolicy
+    source: Source
+    actuator: Actuator
+    facts: Mapping[str, Any]  # for the manifest
+
+    def describe(self) -> list[str]:
+        """What a person should know before the run starts, one fact a line."""
+        return [
+            *self.plan.describe(),
+            f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
+            f"logging policy: {self.policy.describe()}",
+            f"run folder: {self.folder}",
+        ]
+
+
+def read_scenario_file(options: Any) -> ScenarioFile:
+    """The scenario file the options name. Raises ScenarioError."""
+    return load_file(find_file(options.scenario_file))
+
+
+def make_setup(options: Any, host: str | None) -> Setup:
+    """Decide everything from the options. Raises SetupError with all that is wrong."""
+    problems: list[str] = []
+    plan = _attempt(problems, lambda: _plan(options))
+    chosen_host = host or (plan.scenario.base_url if plan is not None else None) or DEFAULT_HOST
+    root = _attempt(problems, lambda: root_of(chosen_host))
+    policy = _attempt(problems, lambda: make_policy(options.logging_policy))
+    kind = _kind_of(root) if root is not None and "auto" in (options.metrics_source, options.actuator) else ""
+    source_name = _named(options.metrics_source, "sandbox" if kind == "sandbox" else "none")
+    actuator_name = _named(options.actuator, "sandbox" if kind == "sandbox" else "header")
+    source = _attempt(problems, lambda: resolve(source_name, SOURCES)(root))
+    actuator = _attempt(problems, lambda: resolve(actuator_name, ACTUATORS)(root))
+    if problems or plan is None or policy is None or source is None or actuator is None:
+        raise SetupError("\n".join(problems))
+    started_ns = time.time_ns()
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_ns // 10**9))
+    folder = Path(options.run_folder or Path("runs") / f"{plan.scenario.name}_{stamp}")
+    file = read_scenario_file(options)
+    facts = {
+        "run_id": folder.name,
+        "scenario": plan.scenario.name,
+        "plan": plan.to_json(),
+        "config_path": str(file.path),
+        "config_sha256": file.text_sha256,
+        "seed": plan.seed,
+        "versions": versions(),
+        "target": chosen_host,
+        "balancer": kind or "unknown",
+        "logging_policy": policy.describe(),
+        "source": source.describe(),
+        "actuator": actuator.describe(),
+        "started_unix_ns": started_ns,
+        "ended_unix_ns": None,
+        "state": "running",
+    }
+    return Setup(plan, chosen_host, folder, policy, source, actuator, facts)
+
+
+def make_policy(text: str) -> LoggingPolicy:
+    """The logging policy that `text` names: `uniform`, `sticky:0.5`, or `module:attribute`.
+
+    Raises PolicyError or ScenarioError with what would be right.
+    """
+    name, colon, parameter = text.partition(":")
+    if name not in POLICIES or not colon:
+        made = resolve(text, POLICIES)()
+    else:
+        try:
+            made = resolve(name, POLICIES)(float(parameter))
+        except (ValueError, TypeError) as error:
+            if isinstance(error, PolicyError):
+                raise
+            raise PolicyError(f"--logging-policy {text}: {parameter!r} is no parameter for {name}") from error
+    return made  # type: ignore[no-any-return]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes the data, for the manifest."""
+    packages = ("locust", "gevent", "geventhttpclient")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"suite": VERSION, "python": platform.python_version(), **found}
+
+
+def _plan(options: Any) -> Plan:
+    scenario = read_scenario_file(options).scenario(options.scenario or None)
+    return make_plan(scenario, options.seed, options.time_scale, options.user_scale, options.decision_interval)
+
+
+def _kind_of(root: str) -> str:
+    """`sandbox` when the root says it is one, else the empty string: an unknown balancer."""
+    try:
+        answer = requests.get(f"{root}/state", timeout=PROBE_TIMEOUT_S)
+        return "sandbox" if answer.ok and "services" in answer.json() else ""
+    except (requests.RequestException, ValueError):
+        return ""
+
+
+def _named(text: str, automatic: str) -> str:
+    return automatic if text == "auto" else text
+
+
+def _attempt(problems: list[str], make: Any) -> Any:
+    """The result of `make`, or None with its complaint added to `problems`."""
+    try:
+        return make()
+    except (ScenarioError, PolicyError, SetupError, ValueError, TypeError) as error:
+        problems.append(str(error))
+        return None

@@ -1,0 +1,121 @@
+"""One process's part in one recorded run: what is opened at its start and closed at its end.
+
+role     writes                                   decides
+local    requests, sessions, decisions, samples   yes
+master   decisions, samples                       yes, and tells the workers
+worker   requests, sessions                       no, it is told
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from rl_hooks.control import Controller
+from rl_hooks.record import upkeep
+from rl_hooks.record.controller import DecisionLoop
+from rl_hooks.record.options import Setup
+from rl_hooks.record.recorder import InForce, Recorder
+from rl_hooks.run_folder import RunFolderError, RunWriter, create_run_folder, read_manifest
+from scenario.plan import Plan
+
+DECISIONS_MESSAGE = "rl_decisions"
+FAULT_MESSAGE = "rl_fault"
+SPARE_BOARD_PLACES = 256
+
+logger = logging.getLogger(__name__)
+
+
+class Recording:
+    """Open from construction until `close`.
+
+    `run_time_s` is the time in the plan; `on_fault(message)` is called at most once, when rows can no longer be kept.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        role: str,
+        folder: Path,
+        plan: Plan,
+        run_time_s: Callable[[], float],
+        on_fault: Callable[[str], None],
+    ) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.run_time_s = run_time_s
+        self.fault: str | None = None
+        self.in_force = InForce()
+        self.loop: DecisionLoop | None = None
+        self._environment = environment
+        self._on_fault = on_fault
+        self._greenlets: list[gevent.Greenlet] = []
+        self._phase: str | None = None
+        self._closed = False
+        places = 2 * sum(plan.max_users_per_profile.values()) + SPARE_BOARD_PLACES
+        self.writer = RunWriter(folder, role, places)
+        self.recorder = Recorder(self.writer, self.in_force, self._fail)
+        self.recorder.know((), plan.scenario.profiles, [phase.name for phase in plan.phases])
+        environment.events.request.add_listener(self.recorder.on_request)
+        self._greenlets.append(gevent.spawn(upkeep.keep, self.writer, self._fail))
+
+    def decide(self, setup: Setup, announce: Callable[[int, list[tuple[int, int, float]]], None]) -> None:
+        """Start the decision loop in this process."""
+        controller = Controller(setup.policy, setup.source, setup.actuator, setup.plan.seed)
+        interval_s = setup.plan.decision_interval_s
+        self.loop = DecisionLoop(controller, self.writer, self.in_force, self.phase_now, interval_s, announce)
+        self._greenlets.append(gevent.spawn(self.loop.run, self.run_time_s, self._fail))
+
+    def phase_now(self, t_s: float) -> str | None:
+        """The name of the phase at `t_s`, None outside the plan."""
+        phase = self.plan.phase_at(t_s)
+        return None if phase is None else phase.name
+
+    def note_users(self, run_time_s: float, planned: Mapping[str, int], actual: Mapping[str, int]) -> None:
+        """Write planned and actual users, and the phase when it changes. Called once a second."""
+        try:
+            phase = self.phase_now(run_time_s)
+            if phase != self._phase:
+                self._phase = phase
+                self.writer.event("phase", phase=phase, run_time_s=round(run_time_s, 3))
+            self.writer.event("users", run_time_s=round(run_time_s, 3), planned=dict(planned), counts=dict(actual))
+        except OSError as error:
+            self._fail(f"{self.folder}: an event could not be written ({error.strerror})")
+
+    def close(self) -> None:
+        """Stop the loops and seal everything. Safe to call more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        gevent.killall(self._greenlets)
+        self._environment.events.request.remove_listener(self.recorder.on_request)
+        try:
+            self.writer.close()
+        except OSError as error:
+            self._fail(f"{self.folder}: not closed in order ({error.strerror}); its rows can still be exported")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows written by this process, by table, and the requests of others it saw."""
+        return {**self.writer.rows(), "foreign_requests": self.recorder.foreign_requests}
+
+    def _fail(self, message: str) -> None:
+        if self.fault is None:
+            self.fault = message
+            self._on_fault(message)
+
+
+def open_folder(setup: Setup) -> None:
+    """Create the run folder with its manifest. Raises RunFolderError."""
+    create_run_folder(setup.folder, setup.facts)
+
+
+def join_folder(folder: Path) -> dict[str, Any]:
+    """The manifest of a run that a worker joins. Raises RunFolderError when this machine does not see the folder."""
+    try:
+        return read_manifest(folder)
+    except RunFolderError as error:
+        way_out = "give master and workers the same folder (a shared volume) with --run-folder"
+        raise RunFolderError(f"worker: {error}; {way_out}") from error

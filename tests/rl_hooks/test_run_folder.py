@@ -1,0 +1,234 @@
+"""The run folder: made once, written by several processes, read after any interruption."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rl_hooks.row import IN_FLIGHT, REQUESTS
+from rl_hooks.run_folder import (
+    SEGMENT_BYTES,
+    RunFolderError,
+    RunWriter,
+    create_run_folder,
+    read_manifest,
+    update_manifest,
+)
+from rl_hooks.run_reader import read_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    create_run_folder(path, {"run_id": "run"})
+    return path
+
+
+def request(writer: RunWriter, **special: int) -> None:
+    """Write one request row: ones everywhere, except for what the test is about."""
+    row = {name: 1 for name, _, _ in REQUESTS.columns if name != "seq"}
+    row |= {name: 0 for name in row if name.endswith("_ref")} | special
+    writer.tables["requests"].append(*row.values())
+
+
+def in_flight(writer: RunWriter, **special: int) -> int:
+    row = {name: 1 for name, _, _ in IN_FLIGHT.columns if name != "busy"}
+    row |= {name: 0 for name in row if name.endswith("_ref")} | special
+    place = writer.board.take()
+    writer.board.begin(place, *row.values())
+    return place
+
+
+def test_a_folder_with_content_is_never_written_into(folder: Path) -> None:
+    with pytest.raises(RunFolderError) as caught:
+        create_run_folder(folder, {})
+    text = f"{folder}: the run folder exists and is not empty; choose another with --run-folder, or remove it"
+    assert str(caught.value) == text
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    create_run_folder(tmp_path, {"run_id": "x"})
+    assert read_manifest(tmp_path)["run_id"] == "x"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with pytest.raises(RunFolderError) as caught:
+        create_run_folder(file / "run", {})
+    text = f"{file / 'run'}: the run folder cannot be written (Not a directory); choose another with --run-folder"
+    assert str(caught.value) == text
+    with pytest.raises(RunFolderError) as caught:
+        create_run_folder(file, {})
+    assert str(caught.value) == f"{file}: a file of that name is in the way; choose another with --run-folder"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError) as caught:
+        read_run(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: not a run folder, it has no manifest.json"
+    with pytest.raises(RunFolderError) as caught:
+        read_run(tmp_path / "nothing")
+    text = f"{tmp_path / 'nothing'}: there is no such folder; give the folder of a run (it holds manifest.json)"
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "cannot be read as a manifest"),
+        ("[]", "not the manifest of a run, it has no schema_version"),
+        ('{"schema_version": 99}', "schema version 99, this program reads 1; export it with the version"),
+    ],
+)
+def test_a_broken_manifest_is_refused(folder: Path, content: str, complaint: str) -> None:
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(RunFolderError, match=complaint):
+        read_run(folder)
+
+
+def test_the_manifest_is_replaced_whole(folder: Path) -> None:
+    update_manifest(folder, state="complete")
+    assert read_manifest(folder) == {"schema_version": 1, "run_id": "run", "state": "complete"}
+    assert not list(folder.glob("*.new"))
+
+
+def test_rows_of_two_processes_share_one_list_of_names(folder: Path) -> None:
+    one, two = RunWriter(folder, "worker", 4), RunWriter(folder, "worker", 4)
+    one.ref("endpoint", "GET /a")
+    request(one, start_ns=30, endpoint_ref=one.ref("endpoint", "GET /b"))
+    request(two, start_ns=10, endpoint_ref=two.ref("endpoint", "GET /b"))
+    request(two, start_ns=20, endpoint_ref=two.ref("endpoint", "GET /a"))
+    one.close()
+    two.close()
+    run = read_run(folder)
+    names = run.names["endpoint"]
+    assert [names[ref] for ref in run.requests["endpoint_ref"]] == ["GET /b", "GET /a", "GET /b"]
+    assert list(run.requests["start_ns"]) == [10, 20, 30]
+    assert run.losses == ()
+    assert len({who.name for who in run.incarnations}) == 2
+
+
+def test_a_run_without_rows_can_be_read(folder: Path) -> None:
+    RunWriter(folder, "local", 4).close()
+    run = read_run(folder)
+    assert (len(run.requests), len(run.decisions), len(run.in_flight), run.events, run.losses) == (0, 0, 0, (), ())
+
+
+def test_events_come_in_order_of_time_and_a_cut_line_is_not_there(folder: Path) -> None:
+    writer = RunWriter(folder, "local", 4)
+    writer.event("phase", phase="morning")
+    writer.event("users", counts={"a": 1})
+    with (folder / "events" / f"{writer.incarnation}.jsonl").open("a") as file:
+        file.write('{"t_ns": 1, "kind": "cut')
+    assert [event["kind"] for event in read_run(folder).events] == ["phase", "users"]
+
+
+def test_what_is_missing_is_named(folder: Path) -> None:
+    writer = RunWriter(folder, "local", 4)
+    for _ in range(3):
+        request(writer)
+        request(writer)
+        writer.rotate()
+        writer.maintain()
+    writer.close()
+    first, second, third = sorted((folder / "requests").iterdir())
+    shutil.move(second, folder / "elsewhere")
+    (loss,) = read_run(folder).losses
+    assert (loss.table, loss.missing_rows) == ("requests", 2)
+    assert loss.text == f"{third}: 2 rows before it are missing (numbers 3 to 4)"
+    third.unlink()
+    losses = read_run(folder).losses
+    assert [loss.missing_rows for loss in losses] == [4]
+    assert losses[0].text.endswith("wrote 6 rows, the last 4 are missing")
+    assert len(read_run(folder).requests) == 2
+    first.write_bytes(first.read_bytes()[:-1])
+    assert sum(loss.missing_rows for loss in read_run(folder).losses) == 5
+
+
+def test_a_damaged_dictionary_is_said_and_no_name_is_guessed(folder: Path) -> None:
+    writer = RunWriter(folder, "local", 4)
+    request(writer, endpoint_ref=writer.ref("endpoint", "GET /a"))
+    (folder / "dictionaries" / f"{writer.incarnation}.jsonl").write_text("")
+    run = read_run(folder)
+    assert run.names["endpoint"][run.requests["endpoint_ref"][0]] == ""
+    assert "it lacks names that 1 rows refer to" in run.losses[0].text
+
+
+def test_what_a_killed_process_had_in_flight_is_known_as_unknown(folder: Path) -> None:
+    writer = RunWriter(folder, "local", 4)
+    in_flight(writer, trace_lo=5, service=2)
+    ended = in_flight(writer, trace_lo=6)
+    in_flight(writer, trace_lo=7)
+    request(writer, trace_lo=7)  # killed between writing the row and clearing the place
+    writer.board.end(ended)
+    run = read_run(folder)
+    assert [(int(row["trace_lo"]), int(row["service"])) for row in run.in_flight] == [(5, 2)]
+    writer.close()
+    assert len(read_run(folder).in_flight) == 0
+
+
+def test_every_row_accepted_before_kill_9_is_read(folder: Path) -> None:
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from tests.rl_hooks.test_run_folder import request
+from rl_hooks.run_folder import RunWriter
+writer = RunWriter(Path({str(folder)!r}), "local", 4)
+for number in range(30000):
+    request(writer, start_ns=number)
+    if number % 1000 == 0:
+        writer.maintain()
+os.write(1, str(writer.rows()["requests"]).encode())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, env=environment, timeout=60, check=False
+    )
+    assert done.returncode == -9, done.stderr.decode()
+    assert int(done.stdout) == 30000
+    run = read_run(folder)
+    assert list(run.requests["start_ns"]) == list(range(30000))
+    assert run.losses == ()
+
+
+@pytest.mark.root
+def test_a_full_disk_is_told_while_there_is_room_for_the_rows_in_flight(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = 2 * sum(SEGMENT_BYTES.values()) + SEGMENT_BYTES["requests"] // 2
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        folder = disk / "run"
+        create_run_folder(folder, {"run_id": "run"})
+        writer = RunWriter(folder, "local", 4)
+        per_segment = (SEGMENT_BYTES["requests"] - 64) // REQUESTS.row_bytes
+        for number in range(per_segment + 1):  # one row into the spare, so that another spare is due
+            request(writer, start_ns=number)
+        with pytest.raises(OSError, match="No space left"):
+            writer.maintain()
+        for number in range(per_segment + 1, 2 * per_segment):  # the rest of that segment is still there
+            request(writer, start_ns=number)
+        assert list(read_run(folder).requests["start_ns"]) == list(range(2 * per_segment))
+        with pytest.raises(RunFolderError) as caught:
+            RunWriter(folder, "local", 4)
+        text = f"{folder}: cannot be written (No space left on device); free some space or choose another place"
+        assert str(caught.value).startswith(text)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_files_of_the_folder_hold_strict_json(folder: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        update_manifest(folder, value=float("nan"))
+    assert json.loads((folder / "manifest.json").read_text())["run_id"] == "run"
