@@ -140,11 +140,9 @@ class Controller:
 
     def _draw(self, tick: int, service: int) -> tuple[int, tuple[float, ...]]:
         probabilities = tuple(self.policy.probabilities(self._previous.get(service)))
-        if len(probabilities) != len(ACTIONS) or not math.isclose(sum(probabilities), 1, abs_tol=1e-9):
-            raise PolicyError(
-                f"{self.policy.describe()}: {probabilities} are not probabilities of {len(ACTIONS)} actions"
-            )
-        if min(probabilities) < 0:
-            raise PolicyError(f"{self.policy.describe()}: {probabilities} has a negative probability")
+        proper = len(probabilities) == len(ACTIONS) and min(probabilities) >= 0
+        if not (proper and math.isclose(sum(probabilities), 1, abs_tol=1e-9)):
+            name = self.policy.describe()
+            raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {len(ACTIONS)} actions")
         rng = random.Random(f"{self.seed}/decision/{SERVICES[service]}/{tick}")
         return rng.choices(range(len(ACTIONS)), probabilities)[0], probabilities

@@ -30,7 +30,7 @@ RESPONSE_INSTANCE = "X-LB-Instance"
 RESPONSE_UPSTREAM_US = "X-LB-Upstream-Us"
 RESPONSE_QUEUE_MS = "X-LB-Queue-Ms"
 NO_INSTANCE = "-"
-HOUR_US = 3.6e9
+HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,7 +329,8 @@ _IDENTITY = np.eye(len(SERVICES))
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    result: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return result
 
 
 class _Gauges:

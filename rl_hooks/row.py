@@ -90,39 +90,47 @@ class Outcome(enum.IntEnum):
     FAILED = 3  # ended by itself, but the system's failures kept the shopper from what it came for
 
 
-REQUESTS = Table(
-    "requests",
-    (
-        ("start_ns", "q", "wall-clock time when the request was sent"),
-        ("duration_us", "I", "from sending to the end of the answer or the failure"),
-        ("decision_tick", "I", "tick of the decision in force when the request was sent; MISSING_U32: none"),
-        ("propensity", "f", "probability the logging policy gave the requested action; NaN: none or unknown"),
-        ("trace_hi", "Q", "X-Trace-Id, upper 64 bits"),
-        ("trace_lo", "Q", "X-Trace-Id, lower 64 bits"),
-        ("response_bytes", "I", "length of the answer's body"),
-        ("upstream_us", "I", "time at the instance as the balancer reports it; MISSING_U32: not reported"),
-        ("queue_us", "I", "time in the instance's queue as reported; MISSING_U32: not reported"),
-        ("account", "I", "the account's number within the scenario"),
-        ("slot", "I", "the user slot within the profile"),
-        ("session", "I", "the session's number within the slot, from 0 on"),
-        ("page", "H", "the page visit within the session, from 1 on; 0: before the first"),
-        ("endpoint_ref", "H", "dictionary 'endpoint': method and path template"),
-        ("instance_ref", "H", "dictionary 'instance'; 0: none was contacted or none was named"),
-        ("profile_ref", "H", "dictionary 'profile'"),
-        ("phase_ref", "H", "dictionary 'phase'"),
-        ("status", "H", "HTTP status as seen by the client; 0: no answer"),
-        ("backend_status", "H", "status of the service behind the balancer where it can be known; 0: unknown"),
-        ("service", "B", "index in decision.SERVICES"),
-        ("method", "B", "Method"),
-        ("user_action", "B", "UserAction"),
-        ("action_requested", "B", "index in decision.ACTIONS; MISSING_U8: none was asked for"),
-        ("action_applied", "B", "index in decision.ACTIONS; MISSING_U8: the balancer did not say"),
-        ("ok", "B", "1: the shopper got what it asked for"),
-        ("failure", "B", "Failure"),
-        ("attempt", "B", "1 for the first try; more for a retry"),
-        ("seq", "Q", "number of the row within the incarnation, from 1 on"),
-    ),
+_SENT = (
+    ("start_ns", "q", "wall-clock time when the request was sent"),
+    ("decision_tick", "I", "tick of the decision in force when the request was sent; MISSING_U32: none"),
+    ("propensity", "f", "probability the logging policy gave the requested action; NaN: none or unknown"),
+    ("trace_hi", "Q", "X-Trace-Id, upper 64 bits"),
+    ("trace_lo", "Q", "X-Trace-Id, lower 64 bits"),
+    ("account", "I", "the account's number within the scenario"),
+    ("slot", "I", "the user slot within the profile"),
+    ("session", "I", "the session's number within the slot, from 0 on"),
+    ("page", "H", "the page visit within the session, from 1 on; 0: before the first"),
+    ("endpoint_ref", "H", "dictionary 'endpoint': method and path template"),
+    ("profile_ref", "H", "dictionary 'profile'"),
+    ("phase_ref", "H", "dictionary 'phase'"),
+    ("service", "B", "index in decision.SERVICES"),
+    ("method", "B", "Method"),
+    ("user_action", "B", "UserAction"),
+    ("action_requested", "B", "index in decision.ACTIONS; MISSING_U8: none was asked for"),
+    ("attempt", "B", "1 for the first try; more for a retry"),
 )
+_ENDED = (
+    ("duration_us", "I", "from sending to the end of the answer or the failure"),
+    ("response_bytes", "I", "length of the answer's body"),
+    ("upstream_us", "I", "time at the instance as the balancer reports it; MISSING_U32: not reported"),
+    ("queue_us", "I", "time in the instance's queue as reported; MISSING_U32: not reported"),
+    ("instance_ref", "H", "dictionary 'instance'; 0: none was contacted or none was named"),
+    ("status", "H", "HTTP status as seen by the client; 0: no answer"),
+    ("backend_status", "H", "status of the service behind the balancer where it can be known; 0: unknown"),
+    ("action_applied", "B", "index in decision.ACTIONS; MISSING_U8: the balancer did not say"),
+    ("ok", "B", "1: the shopper got what it asked for"),
+    ("failure", "B", "Failure"),
+    ("seq", "Q", "number of the row within the incarnation, from 1 on"),
+)
+
+REQUESTS = Table("requests", _SENT + _ENDED)
+"""A request that has ended: what was known when it was sent, and what came of it."""
+
+IN_FLIGHT = Table("in_flight", (*_SENT, ("busy", "B", "1: this request is in flight; 0: the place is free")))
+"""The board: one place per user that says what it has in flight. Not a log; a place is written again and again."""
+
+SENT_BYTES = IN_FLIGHT.row_bytes - 1  # a request row begins with exactly the bytes of its place on the board
+ENDED = struct.Struct("<" + "".join(code for _, code, _ in _ENDED))
 
 SESSIONS = Table(
     "sessions",
@@ -193,30 +201,5 @@ SAMPLES = Table(
         ("seq", "Q", "number of the row within the incarnation, from 1 on"),
     ),
 )
-
-IN_FLIGHT = Table(
-    "in_flight",
-    (
-        ("start_ns", "q", "wall-clock time when the request was sent"),
-        ("decision_tick", "I", "as in requests"),
-        ("propensity", "f", "as in requests"),
-        ("trace_hi", "Q", "X-Trace-Id, upper 64 bits"),
-        ("trace_lo", "Q", "X-Trace-Id, lower 64 bits"),
-        ("account", "I", "as in requests"),
-        ("slot", "I", "as in requests"),
-        ("session", "I", "as in requests"),
-        ("page", "H", "as in requests"),
-        ("endpoint_ref", "H", "as in requests"),
-        ("profile_ref", "H", "as in requests"),
-        ("phase_ref", "H", "as in requests"),
-        ("service", "B", "as in requests"),
-        ("method", "B", "as in requests"),
-        ("user_action", "B", "as in requests"),
-        ("action_requested", "B", "as in requests"),
-        ("attempt", "B", "as in requests"),
-        ("busy", "B", "1: this request is in flight; 0: the place is free"),
-    ),
-)
-"""The board: one place per user that says what it has in flight. Not a log; a place is written again and again."""
 
 TABLES = {table.name: table for table in (REQUESTS, SESSIONS, DECISIONS, SAMPLES)}

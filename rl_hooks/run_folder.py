@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_hooks.row import IN_FLIGHT, TABLES
+from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
 MANIFEST = "manifest.json"
@@ -66,9 +66,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{file}: not the manifest of a run, it has no schema_version")
     if manifest["schema_version"] != SCHEMA_VERSION:
         found = manifest["schema_version"]
-        raise RunFolderError(
-            f"{file}: schema version {found}, this program reads {SCHEMA_VERSION}; export it with the version that recorded it"
-        )
+        text = f"{file}: schema version {found}, this program reads {SCHEMA_VERSION}"
+        raise RunFolderError(f"{text}; export it with the version that recorded it")
     return manifest
 
 
@@ -161,28 +160,28 @@ class Board:
     """One fixed place per user that says which request it has in flight, in a memory-mapped file."""
 
     def __init__(self, path: Path, places: int) -> None:
-        self._row_bytes = IN_FLIGHT.row_bytes
-        self._free = list(range(places - 1, -1, -1))
-        self._map: mmap.mmap = allocate_map(path, places * self._row_bytes)
-        self.pack_into = IN_FLIGHT.struct.pack_into
+        self.map: mmap.mmap = allocate_map(path, places * IN_FLIGHT.row_bytes)
+        self._pack_into = IN_FLIGHT.struct.pack_into
+        self._next = 0
+        self._end = places * IN_FLIGHT.row_bytes
 
     def take(self) -> int:
-        """The offset of a free place. IndexError when all are taken."""
-        return self._free.pop() * self._row_bytes
-
-    def give_back(self, offset: int) -> None:
-        self._map[offset + self._row_bytes - 1] = 0
-        self._free.append(offset // self._row_bytes)
+        """The offset of a place nobody has. IndexError when all are taken."""
+        if self._next == self._end:
+            raise IndexError(f"the board has {self._end // IN_FLIGHT.row_bytes} places, and all are taken")
+        self._next += IN_FLIGHT.row_bytes
+        return self._next - IN_FLIGHT.row_bytes
 
     def begin(self, offset: int, *values: Any) -> None:
         """`values` are the columns of IN_FLIGHT without `busy`."""
-        self.pack_into(self._map, offset, *values, 1)
+        self._pack_into(self.map, offset, *values, 1)
 
     def end(self, offset: int) -> None:
-        self._map[offset + self._row_bytes - 1] = 0
+        """The request at this place has ended; what was known of it stays readable until the next begins."""
+        self.map[offset + SENT_BYTES] = 0
 
     def close(self) -> None:
-        self._map.close()
+        self.map.close()
 
 
 class _Lines:

@@ -74,9 +74,18 @@ class SegmentWriter:
         Raises OSError when there is no room and none can be allocated, struct.error when a value does not fit.
         In both cases nothing is written.
         """
+        offset = self.place()
+        self._pack_into(self.map, offset, *values, self.next_seq)
+        self.commit()
+
+    def place(self) -> int:
+        """Where in `map` the next row goes. Whoever writes it there, with `next_seq` last, calls `commit` after it."""
         if self._offset == self._end:
             self.rotate()
-        self._pack_into(self._map, self._offset, *values, self.next_seq)
+        return self._offset
+
+    def commit(self) -> None:
+        """The row at `place` is complete."""
         self._offset += self._row_bytes
         self.next_seq += 1
 
@@ -113,7 +122,7 @@ class SegmentWriter:
             self._spare = None
 
     def _start_current(self) -> None:
-        self._map = self._current.map
+        self.map = self._current.map
         self._offset = HEADER.size
         self._end = HEADER.size + self._capacity * self._row_bytes
         self._current.start(self.next_seq)

@@ -18,7 +18,7 @@ from rl_hooks.control import Actuator, Source
 from rl_hooks.policies.builtin import BUILTIN as POLICIES
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 from rl_hooks.sources.none import BUILTIN as SOURCES
-from rl_hooks.target import root_of
+from rl_hooks.target import TargetError, root_of
 from rl_hooks.version import VERSION
 from scenario.errors import ScenarioError
 from scenario.load import ScenarioFile, find_file, load_file
@@ -116,12 +116,16 @@ def read_scenario_file(options: Any) -> ScenarioFile:
     return load_file(find_file(options.scenario_file))
 
 
-def make_setup(options: Any, host: str | None) -> Setup:
+def default_host(file: ScenarioFile) -> str:
+    """The target when no --host is given: the file's base_url, else where the sandbox listens."""
+    return next((scenario.base_url for scenario in file.scenarios.values() if scenario.base_url), DEFAULT_HOST)
+
+
+def make_setup(options: Any, host: str) -> Setup:
     """Decide everything from the options. Raises SetupError with all that is wrong."""
     problems: list[str] = []
     plan = _attempt(problems, lambda: _plan(options))
-    chosen_host = host or (plan.scenario.base_url if plan is not None else None) or DEFAULT_HOST
-    root = _attempt(problems, lambda: root_of(chosen_host))
+    root = _attempt(problems, lambda: root_of(host))
     policy = _attempt(problems, lambda: make_policy(options.logging_policy))
     kind = _kind_of(root) if root is not None and "auto" in (options.metrics_source, options.actuator) else ""
     source_name = _named(options.metrics_source, "sandbox" if kind == "sandbox" else "none")
@@ -142,7 +146,7 @@ def make_setup(options: Any, host: str | None) -> Setup:
         "config_sha256": file.text_sha256,
         "seed": plan.seed,
         "versions": versions(),
-        "target": chosen_host,
+        "target": host,
         "balancer": kind or "unknown",
         "logging_policy": policy.describe(),
         "source": source.describe(),
@@ -151,7 +155,7 @@ def make_setup(options: Any, host: str | None) -> Setup:
         "ended_unix_ns": None,
         "state": "running",
     }
-    return Setup(plan, chosen_host, folder, policy, source, actuator, facts)
+    return Setup(plan, host, folder, policy, source, actuator, facts)
 
 
 def make_policy(text: str) -> LoggingPolicy:
@@ -201,6 +205,6 @@ def _attempt(problems: list[str], make: Any) -> Any:
     """The result of `make`, or None with its complaint added to `problems`."""
     try:
         return make()
-    except (ScenarioError, PolicyError, SetupError, ValueError, TypeError) as error:
+    except (ScenarioError, TargetError, ValueError) as error:
         problems.append(str(error))
         return None

@@ -14,6 +14,7 @@ from typing import Any
 from rl_hooks.decision import (
     ACTION_INDEX,
     ACTIONS,
+    HOUR_US,
     NO_INSTANCE,
     REQUEST_ACTION,
     RESPONSE_ACTION,
@@ -22,9 +23,9 @@ from rl_hooks.decision import (
     RESPONSE_UPSTREAM_US,
     SERVICE_INDEX,
     SERVICES,
-    read_us,
+    read_response,
 )
-from rl_hooks.row import MISSING_U8, MISSING_U32, Failure, Intent, Method, Outcome, UserAction
+from rl_hooks.row import ENDED, MISSING_U8, MISSING_U32, SENT_BYTES, Failure, Intent, Method, Outcome, UserAction
 from rl_hooks.run_folder import RunWriter
 
 NAN = float("nan")
@@ -36,6 +37,13 @@ _FAILURES = {None: int(Failure.NONE)} | {failure.name.lower(): int(failure) for 
 _INTENTS = {intent.name.lower(): int(intent) for intent in Intent}
 _OUTCOMES = {outcome.name.lower(): int(outcome) for outcome in Outcome}
 _NO_ACTION: tuple[str | None, int, Mapping[str, str], float] = (None, MISSING_U8, {}, NAN)
+_pack_ended = ENDED.pack_into
+# geventhttpclient keeps headers as lower-case name -> (name, value). Reading that costs half of its own lookup; where
+# a header was given twice, or once it keeps them otherwise, the careful path with the public lookup takes over.
+_entry: Callable[[Any, str], Any] = dict.__getitem__
+_ACTION, _INSTANCE = RESPONSE_ACTION.lower(), RESPONSE_INSTANCE.lower()
+_UPSTREAM_US, _QUEUE_MS = RESPONSE_UPSTREAM_US.lower(), RESPONSE_QUEUE_MS.lower()
+_SERVED_HEADERS = (RESPONSE_ACTION, RESPONSE_INSTANCE, RESPONSE_UPSTREAM_US, RESPONSE_QUEUE_MS)
 _NOT_SERVED = (0, MISSING_U8, MISSING_U32, MISSING_U32)
 
 
@@ -69,13 +77,14 @@ class Recorder:
         self.in_force = in_force
         self.rows_lost = 0
         self.foreign_requests = 0  # requests of others on the same Locust, which carry no call of ours
-        self.requests_ok = 0
         self._on_fault = on_fault
-        self._append = writer.tables["requests"].append
+        self._requests = writer.tables["requests"]
         self._board = writer.board
+        self._board_map = writer.board.map
         self._places: dict[tuple[str, int], int] = {}
         self._endpoints = _Refs(writer, "endpoint")
         self._instances = _Refs(writer, "instance")
+        self._instances[NO_INSTANCE] = 0
         self._profiles = _Refs(writer, "profile")
         self._phases = _Refs(writer, "phase")
 
@@ -97,47 +106,64 @@ class Recorder:
         return headers
 
     def on_request(
-        self, response_time: float, response_length: int, response: Any, context: Mapping[str, Any], **_: Any
+        self,
+        request_type: str,
+        name: str,
+        response_time: float,
+        response_length: int,
+        response: Any,
+        context: Mapping[str, Any],
+        exception: Any,
+        start_time: float,
+        url: str | None,
+        **_: Any,
     ) -> None:
-        """Locust's request event: write the row of a request that has ended."""
+        """Locust's request event: write the row of a request that has ended.
+
+        All that Locust passes is named, because gathering the rest into a dict costs time; `_` is what a later Locust
+        may add.
+        """
         call = context.get("call")
         if call is None:
             self.foreign_requests += 1
             return
         try:
-            visit = call.visit
-            instance, applied, upstream_us, queue_us = self._served(response)
-            self._append(
-                call.start_ns,
+            headers = None if response is None else response.headers
+            if headers is None:  # not bool(headers), which would cost a microsecond
+                instance, applied, upstream_us, queue_us = _NOT_SERVED
+            else:
+                try:  # the usual answer tells everything, and in the usual form
+                    upstream_us = int(_entry(headers, _UPSTREAM_US)[1])
+                    queue_us = int(float(_entry(headers, _QUEUE_MS)[1]) * 1000)
+                    instance = self._instances[_entry(headers, _INSTANCE)[1]]
+                    applied = ACTION_INDEX[_entry(headers, _ACTION)[1]]
+                    usual = 0 <= upstream_us <= HOUR_US and 0 <= queue_us <= HOUR_US
+                except (KeyError, ValueError, OverflowError, TypeError):
+                    usual = False
+                if not usual:
+                    instance, applied, upstream_us, queue_us = self._served_as_far_as_told(headers)
+            place = call.place
+            rows = self._requests
+            offset = rows.place()
+            ended = offset + SENT_BYTES
+            rows.map[offset:ended] = self._board_map[place : place + SENT_BYTES]
+            _pack_ended(
+                rows.map,
+                ended,
                 int(response_time * 1000),
-                call.tick,
-                call.propensity,
-                call.trace_hi,
-                call.trace_lo,
                 response_length or 0,
                 upstream_us,
                 queue_us,
-                visit.account,
-                visit.slot,
-                visit.session,
-                visit.page,
-                self._endpoints[call.endpoint],
                 instance,
-                self._profiles[visit.profile],
-                self._phases[visit.phase],
                 call.status,
                 call.backend_status,
-                SERVICE_INDEX[call.service],
-                _METHODS[call.method],
-                _USER_ACTIONS[visit.user_action],
-                MISSING_U8 if call.action is None else ACTION_INDEX[call.action],
                 applied,
                 call.ok,
                 _FAILURES[call.failure],
-                call.attempt,
+                rows.next_seq,
             )
-            self._board.end(self._places[visit.profile, visit.slot])
-            self.requests_ok += call.ok
+            rows.commit()
+            self._board_map[place + SENT_BYTES] = 0  # no longer busy
         except Exception as error:  # noqa: BLE001  (whatever it was, the run must hear of it, and Locust must not)
             self._lost("request", error)
 
@@ -176,6 +202,7 @@ class Recorder:
         place = self._places.get(seat)
         if place is None:
             place = self._places[seat] = self._board.take()
+        call.place = place
         self._board.begin(
             place,
             call.start_ns,
@@ -197,24 +224,20 @@ class Recorder:
             call.attempt,
         )
 
-    def _served(self, response: Any) -> tuple[int, int, int, int]:
-        """(instance ref, applied action, upstream us, queue us) from the answer's headers; missing where silent."""
-        headers = response.headers if response is not None else None
-        if not headers:
-            return _NOT_SERVED
-        get = headers.get
-        try:
-            instance = get(RESPONSE_INSTANCE, NO_INSTANCE)
-            upstream_us = read_us(get(RESPONSE_UPSTREAM_US), 1)
-            queue_us = read_us(get(RESPONSE_QUEUE_MS), 1000)
-            return (
-                0 if instance == NO_INSTANCE else self._instances[instance],
-                ACTION_INDEX.get(get(RESPONSE_ACTION), MISSING_U8),
-                MISSING_U32 if upstream_us is None else upstream_us,
-                MISSING_U32 if queue_us is None else queue_us,
-            )
-        except TypeError:  # a header given twice arrives as a list: it says two things, so it says nothing
-            return _NOT_SERVED
+    def _served_as_far_as_told(self, headers: Any) -> tuple[int, int, int, int]:
+        """What an answer tells that is silent about something or makes no sense: missing there, never a guess.
+
+        (instance ref, applied action, upstream us, queue us)
+        """
+        # A header given twice arrives as a list: it says two things, so it says nothing.
+        told = {name: value for name in _SERVED_HEADERS if isinstance(value := headers.get(name), str)}
+        served = read_response(told)
+        return (
+            0 if served.instance is None else self._instances[served.instance],
+            MISSING_U8 if served.action is None else ACTION_INDEX[served.action],
+            MISSING_U32 if served.upstream_us is None else served.upstream_us,
+            MISSING_U32 if served.queue_us is None else served.queue_us,
+        )
 
     def _lost(self, what: str, error: Exception) -> None:
         self.rows_lost += 1
@@ -234,6 +257,8 @@ class _Refs(dict[str, int]):
         self._kind = kind
 
     def __missing__(self, name: str) -> int:
+        if not isinstance(name, str):
+            raise TypeError(f"a name is expected, not {name!r}")
         ref = self._writer.ref(self._kind, name) if len(name) <= MAX_NAME else 0
         self[name] = ref
         return ref

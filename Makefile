@@ -1,0 +1,63 @@
+# Each target makes the environment it needs; the lock files say exactly what is in it.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/.installed-run
+DEV := $(BIN)/.installed-dev
+
+.PHONY: help run test test-slow check sandbox ui validation bench plan lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+run: $(RUN) ## record all six phases on the sandbox in about four minutes; ends with a bundle
+	$(BIN)/python rl_training_executor.py --mode custom --config comprehensive_rl_training_config.yaml \
+		--scenario comprehensive_rl_training --time-scale 45 --user-scale 0.4
+
+validation: $(RUN) ## a quick end-to-end check, about two minutes
+	$(BIN)/python rl_training_executor.py --mode validation
+
+sandbox: $(RUN) ## start the sandbox alone on http://127.0.0.1:8080/proxy; Ctrl-C ends it
+	$(BIN)/python -m sandbox
+
+ui: $(RUN) ## start Locust's web UI on http://localhost:8089
+	$(BIN)/locust -f locustfile.py
+
+plan: $(RUN) ## print the plan of the comprehensive scenario and run nothing
+	$(BIN)/python -m scenario comprehensive_rl_training_config.yaml
+
+test: $(DEV) ## run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(DEV) ## run the tests that take longer than a minute each
+	$(BIN)/python -m pytest -m slow
+
+check: $(DEV) ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(DEV) ## measure the cost of recording, as ratios within one run
+	$(BIN)/python -m benchmarks.recording
+	$(BIN)/python -m benchmarks.throughput
+
+lock: ## rewrite the lock files from pyproject.toml (needs uv)
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove the environment and caches; runs and logs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+$(RUN): requirements.lock | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUN)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,223 @@
+"""Sending the shopper's requests with Locust's fast HTTP client.
+
+Every try is one request event and one truthful row: the client below is kept from repeating, redirecting or raising on
+its own, and what came of a request is in its `Call` before the event fires.
+"""
+
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import brotli  # type: ignore[import-untyped]
+from gevent import Timeout
+from geventhttpclient.client import HTTPClient, HTTPClientPool
+from locust.contrib.fasthttp import FastHttpSession, LocustUserAgent
+
+from profiles import shop
+from profiles.answers import UNAUTHORIZED, Answer, Failure, judge, no_answer
+from profiles.base import Call, Steering, VisitInfo
+
+LONGEST_PAUSE_DOUBLINGS = 6
+
+
+class Unrepeating(HTTPClientPool):
+    """Connections of one user, without the repeats of geventhttpclient.
+
+    It sends a GET, PUT or DELETE again, up to its pool's size, when the connection was closed before the answer. The
+    server then sees requests of which there is no row. Dead idle connections are noticed before they are used.
+    """
+
+    def get_client(self, url: Any) -> HTTPClient:
+        client = super().get_client(url)
+        client._connection_pool.size = -1  # read for nothing but the number of repeats, which is size + 1
+        return client
+
+
+class PlainAgent(LocustUserAgent):
+    """Reports every answer as it is: no redirects are followed, no status is an exception."""
+
+    valid_response_codes = frozenset(range(100, 1000))
+    redirect_response_codes = frozenset()
+
+
+def tame(session: FastHttpSession) -> None:
+    """Gives the session an agent that makes exactly the requests it is asked for and reports each of them."""
+    stock = session.client
+    session.client = PlainAgent(
+        client_pool=Unrepeating(**stock.clientpool.client_args),
+        cookiejar=session.cookiejar,
+        headers=stock.default_headers,
+        max_retries=0,
+        max_redirects=0,
+    )
+
+
+class ShopClient:
+    """The requests of one user: headers, judging, retries, and looking up what became of a lost order.
+
+    `sleep(seconds)` and `check()` are the user's: both end the greenlet's work when the user was told to stop.
+    """
+
+    def __init__(
+        self,
+        session: FastHttpSession,
+        steering: Steering,
+        *,
+        timeout_s: float,
+        retries: int,
+        retry_delay_s: float,
+        dynamics_scale: float,
+        sleep: Callable[[float], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._steering = steering
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._retry_delay_s = retry_delay_s
+        self._dynamics_scale = dynamics_scale
+        self._sleep = sleep
+        self._check = check
+        # Trace ids and retry pauses are no choices of the session: they must differ from run to run.
+        self._random = Random()
+        self._headers: dict[str, str] = {}
+        self.begin_session("", lambda: False, lambda: float("inf"))
+
+    def begin_session(
+        self, reference: str, sign_in_again: Callable[[], bool], time_left_s: Callable[[], float]
+    ) -> None:
+        """A new shopper: new identity, no cookies. `time_left_s` is the session's, in real seconds."""
+        self._session.cookiejar.clear()
+        # Without compression there is nothing to unpack, which is cheap and cannot fail.
+        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", "X-Session-ID": reference}
+        self._sign_in_again = sign_in_again
+        self._time_left_s = time_left_s
+
+    def sign_in(self, token: str, user_id: str) -> None:
+        self._headers["Authorization"] = f"Bearer {token}"
+        self._headers["X-User-ID"] = user_id
+
+    def sign_out(self) -> None:
+        self._headers.pop("Authorization", None)
+        self._headers.pop("X-User-ID", None)
+
+    def send(self, step: shop.Step, visit: VisitInfo) -> Answer:
+        """Sends a step until it is answered well, is not worth another try, or the tries are used up."""
+        attempt, retries, signed_in_again = 1, 0, step.endpoint in (shop.LOGIN, shop.REGISTER)
+        while True:
+            answer = self._try(step, visit, attempt)
+            if answer.ok:
+                return answer
+            if answer.meant_status == UNAUTHORIZED:
+                if signed_in_again or not self._sign_in_again():
+                    return answer
+                signed_in_again = True
+                attempt += 1
+                continue
+            may_have_worked = step.lookup is not None and (attempt > 1 or not answer.refused)
+            again = answer.worth_retrying and retries < self._retries
+            pause_s = self._pause_s(retries, answer)
+            if not step.finishes and pause_s >= self._time_left_s():
+                again = False
+                pause_s = 0.0
+            if again or may_have_worked:
+                self._sleep(pause_s)
+            if may_have_worked:
+                found = self._look_up(step, visit)
+                if found is None or found.ok:
+                    return found or answer
+            if not again:
+                return answer
+            retries += 1
+            attempt += 1
+
+    def _look_up(self, step: shop.Step, visit: VisitInfo) -> Answer | None:
+        """What became of a step whose answer was lost: its answer, a failure when it did nothing, None: not known."""
+        assert step.lookup is not None
+        answer = self.send(step.lookup.step, visit)
+        if not answer.ok:
+            return None
+        learned = step.lookup.find(answer.learned)
+        if learned is None:
+            return no_answer(Failure.CONTENT, "no effect")
+        return Answer(answer.status, 0, None, "", learned)
+
+    def _pause_s(self, retries: int, answer: Answer) -> float:
+        """The pause before another try: it doubles each time and is spread by half of it; longer if the shop asks."""
+        backoff_s = self._retry_delay_s * 2.0 ** min(retries, LONGEST_PAUSE_DOUBLINGS) * self._random.uniform(0.5, 1.5)
+        asked_s = min(answer.retry_after_s / self._dynamics_scale, self._timeout_s)
+        return max(backoff_s, asked_s)
+
+    def _try(self, step: shop.Step, visit: VisitInfo, attempt: int) -> Answer:
+        """One request, one event. The whole answer is read within the request timeout."""
+        self._check()
+        endpoint = step.endpoint
+        trace = self._random.getrandbits(128) or 1
+        call = Call(visit, endpoint.service, endpoint.method, endpoint.call, attempt, trace >> 64, trace & _LOW_64)
+        headers = {**self._headers, "X-Trace-Id": f"{trace:032x}"}
+        payload = step.payload
+        if payload is not None:
+            headers["Content-Type"] = "application/json"
+        headers.update(self._steering.begin(call))
+        timer = Timeout.start_new(self._timeout_s)
+        try:
+            response = self._session.request(
+                endpoint.method,
+                step.path,
+                name=endpoint.key,
+                data=payload,
+                headers=headers,
+                catch_response=True,
+                context={"call": call},
+            )
+        except (ValueError, brotli.error) as error:
+            # A body in an encoding that we did not ask for: the client raises instead of reporting.
+            timer.close()
+            return self._report_unreadable(step, call, error)
+        finally:
+            timer.close()
+        with response:
+            answer = _answer(endpoint, response)
+            _fill(call, answer)
+            if answer.ok:
+                response.success()  # type: ignore[no-untyped-call]
+            else:
+                response.failure(answer.reason)  # type: ignore[no-untyped-call]
+        return answer
+
+    def _report_unreadable(self, step: shop.Step, call: Call, error: Exception) -> Answer:
+        answer = no_answer(Failure.CONTENT, type(error).__name__)
+        _fill(call, answer)
+        self._session.request_event.fire(
+            request_type=call.method,
+            name=step.endpoint.key,
+            response_time=(time.time_ns() - call.start_ns) / 1e6,
+            response_length=0,
+            response=None,
+            context={"call": call},
+            exception=error,
+            start_time=call.start_ns / 1e9,
+            url=step.path,
+        )
+        return answer
+
+
+_LOW_64 = (1 << 64) - 1
+
+
+def _answer(endpoint: shop.Endpoint, response: Any) -> Answer:
+    """The answer in an entered response; trouble on the way is in the event's exception."""
+    error = response.request_meta["exception"]
+    if error is not None:
+        cause = getattr(error, "original", error)
+        kind = Failure.TIMEOUT if isinstance(cause, TimeoutError | Timeout) else Failure.CONNECTION
+        return no_answer(kind, type(cause).__name__, response.status_code)
+    return judge(endpoint, response.status_code, response.content or b"", response.headers.get("retry-after"))
+
+
+def _fill(call: Call, answer: Answer) -> None:
+    call.ok = answer.failure is None
+    call.failure = answer.failure.value if answer.failure is not None else None
+    call.status = answer.status
+    call.backend_status = answer.backend_status

@@ -1,0 +1,252 @@
+"""The Locust user: one shopper after the other on one seat, until it is told to stop.
+
+A session of its own (`profiles.session`) decides what happens; this file gives it real time, a network and an end.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from gevent.event import Event
+from locust import FastHttpUser
+from locust.env import Environment
+from locust.exception import StopTest, StopUser
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING
+
+from profiles import journeys, shop
+from profiles.answers import Answer
+from profiles.base import SIGNING_IN, Runtime, VisitInfo
+from profiles.client import ShopClient, tame
+from profiles.seats import NoAccountFreeError, Seat
+from profiles.session import Outcome, Session, SessionKey, SessionSummary, Visit
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+ACCOUNT_POLL_S = 0.2
+"""Real seconds after which a shopper without an account asks again. Users that are leaving may still hold theirs."""
+
+
+class LiveSession:
+    """A session while it runs: its pure half, its account and its clock."""
+
+    __slots__ = ("_start", "_time_scale", "account", "credentials", "info", "phase", "session", "start_ns", "visit")
+
+    def __init__(
+        self, session: Session, account: int, credentials: shop.Credentials, phase: str, time_scale: float
+    ) -> None:
+        self.session = session
+        self.account = account
+        self.credentials = credentials
+        self.phase = phase  # at the start
+        self.info = self.describe(phase, SIGNING_IN)
+        self.visit: Visit | None = None
+        self.start_ns = time.time_ns()
+        self._start = time.perf_counter()
+        self._time_scale = time_scale
+        session.reference = f"{session.reference}-{self.start_ns:x}"
+
+    def now_s(self) -> float:
+        """Nominal seconds since the session's start."""
+        return (time.perf_counter() - self._start) * self._time_scale
+
+    def real_s_until(self, nominal_s: float) -> float:
+        """Real seconds until `nominal_s` of the session; 0 when it has passed."""
+        return max(0.0, (nominal_s - self.now_s()) / self._time_scale)
+
+    def time_left_s(self) -> float:
+        return self.real_s_until(self.session.length_s)
+
+    def is_over(self) -> bool:
+        return self.session.is_over(self.now_s())
+
+    def describe(self, phase: str, user_action: str) -> VisitInfo:
+        """Whose requests the next ones are."""
+        key = self.session.key
+        return VisitInfo(key.profile, phase, key.slot, key.session, self.account, self.session.pages, user_action)
+
+    def summary(self, outcome: Outcome) -> SessionSummary:
+        session = self.session
+        return SessionSummary(
+            start_ns=self.start_ns,
+            duration_us=round((time.perf_counter() - self._start) * 1e6),
+            planned_us=round(session.length_s / self._time_scale * 1e6),
+            profile=session.key.profile,
+            slot=session.key.slot,
+            session=session.key.session,
+            account=self.account,
+            phase=self.phase,
+            intent=session.intent,
+            outcome=outcome,
+            pages_planned=session.pages_planned,
+            pages=session.pages,
+            visits=dict(session.visits),
+            cart_adds=session.cart_adds,
+            orders_placed=session.orders_placed,
+            orders_paid=session.orders_paid,
+        )
+
+
+class ShopUser(FastHttpUser):
+    """A user of one profile. `profiles.shoppers.user_classes` makes the concrete classes.
+
+    It reads `environment.rl_runtime` (a `profiles.base.Runtime`) when it is made.
+
+    Told to stop, it wakes from any pause at once, finishes the request in flight but not the page, and reports its
+    session as truncated. Killed, it loses the request in flight and does the rest all the same.
+    """
+
+    abstract = True
+    profile_name = ""
+
+    def __init__(self, environment: Environment) -> None:
+        runtime = getattr(environment, "rl_runtime", None)
+        if not isinstance(runtime, Runtime):
+            raise StopTest("The shoppers have no plan: set environment.rl_runtime before users start.")
+        plan = runtime.plan
+        self.network_timeout = self.connection_timeout = plan.request_timeout_s
+        super().__init__(environment)
+        tame(self.client)
+        self._runtime = runtime
+        self._profile = plan.scenario.profiles[self.profile_name]
+        self._stop_asked = Event()
+        self._seat: Seat | None = None
+        self._live: LiveSession | None = None
+        self._shop = ShopClient(
+            self.client,
+            runtime.steering,
+            timeout_s=plan.request_timeout_s,
+            retries=plan.scenario.retry_attempts,
+            retry_delay_s=plan.retry_delay_s,
+            dynamics_scale=plan.dynamics_scale,
+            sleep=self.pause,
+            check=self.check_stop,
+        )
+
+    def next_visit(self) -> str:
+        """Waits for the next page visit, ending sessions and beginning new ones on the way; its user action."""
+        while True:
+            live = self._live or self._begin_session()
+            self.pause(live.real_s_until(live.session.due_s))
+            if live.is_over():
+                self._end_session(live.session.outcome())
+                continue
+            phase = self._runtime.phase_now()
+            if live.session.user_id is None and not self._sign_in(phase.name):
+                live.session.skip_visit(live.now_s(), phase.pace)
+                continue
+            visit = live.visit = live.session.next_visit(live.now_s(), phase.pace, phase.weights)
+            if visit is not None:
+                live.info = live.describe(phase.name, visit.user_action)
+                return visit.user_action
+
+    def make_visit(self) -> None:
+        """Makes the visit that `next_visit` came back for."""
+        live = self._live
+        assert live is not None and live.visit is not None
+        session, visit, info = live.session, live.visit, live.info
+        time_scale = self._runtime.plan.time_scale
+
+        def send(step: shop.Step) -> Answer:
+            began = time.perf_counter()
+            answer = self._shop.send(step, info)
+            session.request_took((time.perf_counter() - began) * time_scale)
+            return answer
+
+        def think() -> None:
+            self.pause(visit.think_s(session.profile) / time_scale)
+
+        journeys.run(journeys.page_visit(session, visit), send, think, live.is_over)
+
+    def pause(self, real_s: float) -> None:
+        """Sleeps, and wakes at once to raise StopUser when the user is told to stop."""
+        if self._stop_asked.wait(real_s):
+            raise StopUser
+
+    def check_stop(self) -> None:
+        if self._stop_asked.is_set():
+            raise StopUser
+
+    def stop(self, force: bool = False) -> bool:
+        self._stop_asked.set()
+        return bool(super().stop(force))
+
+    def on_stop(self) -> None:
+        """Locust calls this however the user ends: told to stop, or killed."""
+        live, seat = self._live, self._seat
+        self._live = self._seat = None
+        try:
+            if live is not None:
+                self._runtime.on_session_end(live.summary(Outcome.TRUNCATED))
+        finally:
+            self.client.client.close()
+            if live is not None:
+                self._runtime.accounts.give_back(live.account)
+            if seat is not None:
+                self._runtime.seats.give_back(seat)
+
+    def _begin_session(self) -> LiveSession:
+        runtime, plan = self._runtime, self._runtime.plan
+        if self._seat is None:
+            self._seat = self._ask(lambda: runtime.seats.take(self.profile_name))
+        account = self._lease_account()
+        key = SessionKey(plan.seed, self.profile_name, self._seat.slot, self._seat.session)
+        self._seat.session += 1
+        session = Session(self._profile, key, plan.scenario.catalogue, plan.scenario.addresses)
+        live = self._live = LiveSession(
+            session, account, shop.credentials(plan.scenario.name, account), runtime.phase_now().name, plan.time_scale
+        )
+        self._shop.begin_session(session.reference, self._sign_in_again, live.time_left_s)
+        return live
+
+    def _end_session(self, outcome: Outcome) -> None:
+        live, self._live = self._live, None
+        assert live is not None
+        self._runtime.on_session_end(live.summary(outcome))
+        self._runtime.accounts.give_back(live.account)
+
+    def _lease_account(self) -> int:
+        warned = False
+        while True:
+            try:
+                return self._ask(self._runtime.accounts.lease)
+            except NoAccountFreeError as error:
+                if not warned:
+                    logger.warning("A %s waits for an account: %s.", self.profile_name, error)
+                warned = True
+            self.pause(ACCOUNT_POLL_S)
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """Asks something that the master may have to answer. A user that waits so is ended at once by Locust."""
+        self.check_stop()
+        self._state = LOCUST_STATE_WAITING
+        answer = question()
+        self._state = LOCUST_STATE_RUNNING
+        return answer
+
+    def _sign_in(self, phase: str) -> bool:
+        """Registers where needed and logs in; whether it worked."""
+        live = self._live
+        assert live is not None
+        session, info, registered = live.session, live.describe(phase, SIGNING_IN), self._runtime.registered
+        journeys.run(
+            journeys.sign_in(session, live.credentials, live.account in registered),
+            send=lambda step: self._shop.send(step, info),
+            pause=self.check_stop,
+            time_is_over=live.is_over,
+        )
+        if session.user_id is None:
+            return False
+        registered.add(live.account)
+        self._shop.sign_in(session.token, session.user_id)
+        return True
+
+    def _sign_in_again(self) -> bool:
+        """The shop does not accept the token any more."""
+        live = self._live
+        assert live is not None
+        live.session.user_id = None
+        self._shop.sign_out()
+        return self._sign_in(live.info.phase)

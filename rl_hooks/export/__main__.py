@@ -1,0 +1,58 @@
+"""`python -m rl_hooks.export RUN [RUN ...]`: turn run folders into a bundle, any number of times."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rl_hooks.export.bundle import write_bundle
+from rl_hooks.export.dataset import assemble
+from rl_hooks.export.errors import ExportError
+from rl_hooks.export.logs import write_logs
+from rl_hooks.export.tally import tally
+from rl_hooks.run_folder import RunFolderError
+from rl_hooks.run_reader import read_run
+from scenario.errors import ScenarioError
+
+EXIT_OK, EXIT_BAD_INPUT, EXIT_GAPS = 0, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0: exported; 2: bad input, nothing written; 3: exported, but rows of the recording are missing."""
+    options = _parser().parse_args(arguments)
+    runs: list[Path] = options.runs
+    if options.out is None and len(runs) > 1:
+        return _refuse("a bundle of several runs needs a place of its own; give it with --out DIR")
+    out: Path = options.out if options.out is not None else runs[0] / "bundle"
+    try:
+        data = assemble([read_run(path) for path in runs], exact_quantiles=options.exact_quantiles)
+        write_bundle(data, out)
+        logs = write_logs(data, options.logs)
+    except (ExportError, RunFolderError, ScenarioError) as error:
+        return _refuse(str(error))
+    for line in (*tally(out), *(f"log          {path}" for path in logs)):
+        print(line)
+    if any(part.run.losses for part in data.runs):
+        print(
+            f"export: rows of the recording are missing; the gaps are marked in {out / 'dataset.json'}", file=sys.stderr
+        )
+        return EXIT_GAPS
+    return EXIT_OK
+
+
+def _refuse(message: str) -> int:
+    print(f"export: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rl_hooks.export", description="Turn run folders into a bundle.")
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="the folder of a run")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the bundle (default: RUN/bundle)")
+    parser.add_argument("--logs", metavar="DIR", type=Path, default=Path("logs"), help="JSON files (default: logs)")
+    parser.add_argument("--exact-quantiles", action="store_true", help="instead of a histogram's, within 0.78 %%")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Which facts belong to which decision: its interval, its cohort of requests, what was known when it was made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export.errors import ExportError
+from rl_hooks.export.rewards import TOLERATED_SLO, Cohorts
+from rl_hooks.observation import FEATURES, ObservationWindow, Spans
+from rl_hooks.row import MISSING_U8
+from rl_hooks.run_reader import Run
+from scenario.plan import Plan
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+GAP_INTERVALS = 2.5
+"""A decision follows the one before within two intervals. Timers are a little off, so the limit lies above two."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The decisions of one run in order of service and time, n of them, each with its interval [t_ns, next_ns)."""
+
+    row: Ints  # (n,) position in run.decisions
+    service: Ints  # (n,)
+    t_ns: Ints  # (n,)
+    next_ns: Ints  # (n,) the service's next decision; t_ns + one interval where none follows within two intervals
+    followed: npt.NDArray[np.bool_]  # (n,) the service's next decision is at next_ns, and it is the next row
+    complete: npt.NDArray[np.bool_]  # (n,) the run was still recorded at next_ns
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was known at each decision and at the end of its interval."""
+
+    at: npt.NDArray[np.float32]  # (n, features)
+    after: npt.NDArray[np.float32]  # (n, features)
+    sample_ns: Ints  # (n,) time of the metrics sample known at the decision, 0: none
+
+
+def plan_start_ns(run: Run) -> int:
+    """Wall-clock time of the plan's second 0, from the first event that states both clocks."""
+    for event in run.events:
+        if "run_time_s" in event:
+            run_time_ns: int = round(event["run_time_s"] * 1e9)
+            return int(event["t_ns"]) - run_time_ns
+    return int(run.manifest["started_unix_ns"])
+
+
+def spans_of(plan: Plan) -> Spans:
+    return Spans(window_ns=round(plan.window_s * 1e9), interval_ns=round(plan.decision_interval_s * 1e9))
+
+
+def end_ns(requests: Array) -> Ints:
+    """When each request ended."""
+    ended: Ints = requests["start_ns"].astype(np.int64) + requests["duration_us"].astype(np.int64) * 1000
+    return ended
+
+
+def given_up_ns(run: Run, plan: Plan) -> Ints:
+    """Until when a request whose process died can have been in flight: its client would have given up then."""
+    until: Ints = run.in_flight["start_ns"].astype(np.int64) + round(plan.request_timeout_s * 1e9)
+    return until
+
+
+def timeline(run: Run, plan: Plan) -> Timeline:
+    """Raises ExportError for a run without decisions or with two decisions of a service at one moment."""
+    decisions = run.decisions
+    if len(decisions) == 0:
+        raise ExportError(
+            f"{run.path}: no decisions were recorded, so there is nothing to learn from; record a run first"
+        )
+    row = np.lexsort((decisions["t_ns"], decisions["service"]))
+    service = decisions["service"][row].astype(np.int64)
+    t_ns = decisions["t_ns"][row].astype(np.int64)
+    interval_ns = spans_of(plan).interval_ns
+    ahead_ns = np.append(t_ns[1:] - t_ns[:-1], 0)
+    same_service = np.append(service[1:] == service[:-1], False)
+    if (same_service & (ahead_ns <= 0)).any():
+        first = int(np.flatnonzero(same_service & (ahead_ns <= 0))[0])
+        raise ExportError(
+            f"{run.path}: {SERVICES[service[first]]} has two decisions at {t_ns[first]} ns; "
+            "two processes decided in this run, so it cannot be exported"
+        )
+    followed = same_service & (ahead_ns <= GAP_INTERVALS * interval_ns)
+    next_ns = np.where(followed, t_ns + ahead_ns, t_ns + interval_ns)
+    return Timeline(row, service, t_ns, next_ns, followed, followed | (next_ns <= _last_moment_ns(run)))
+
+
+def _last_moment_ns(run: Run) -> int:
+    """Until when the run was recorded: its end as stated, or the last fact of one that was interrupted."""
+    if run.manifest.get("ended_unix_ns") is not None:
+        return int(run.manifest["ended_unix_ns"])
+    last = [run.decisions["t_ns"], run.samples["received_ns"], end_ns(run.requests), run.in_flight["start_ns"]]
+    return max(int(times.max()) for times in last if len(times))
+
+
+def cohort_of(service: Array, start_ns: Array, line: Timeline) -> Ints:
+    """The decision in whose interval each request was sent, as a row of the timeline; -1: none."""
+    found = np.full(len(start_ns), -1, np.int64)
+    for index in range(len(SERVICES)):
+        begin, end = np.searchsorted(line.service, (index, index + 1))
+        mine = np.flatnonzero(service == index)
+        place = begin + np.searchsorted(line.t_ns[begin:end], start_ns[mine], side="right") - 1
+        inside = (place >= begin) & (start_ns[mine] < line.next_ns[place])
+        found[mine[inside]] = place[inside]
+    return found
+
+
+def observe(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Observed:
+    """The observations at every decision and at every end of an interval, from one pass over the run."""
+    window = ObservationWindow(spans_of(plan), exact_quantiles=exact_quantiles)
+    for sent in (run.requests, run.in_flight):
+        window.push_starts(sent["service"], sent["start_ns"])
+    requests, decisions = run.requests, run.decisions
+    window.push_completions(requests["service"], end_ns(requests), requests["duration_us"], requests["ok"])
+    window.push_lost(run.in_flight["service"], given_up_ns(run, plan))
+    window.push_samples(run.samples)
+    window.push_decisions(decisions["service"], decisions["t_ns"], decisions["action"], decisions["actuated"])
+    moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
+    values = np.empty((len(moments), len(SERVICES), len(FEATURES)), np.float32)
+    sample_ns = np.empty((len(moments), len(SERVICES)), np.int64)
+    for index, moment in enumerate(moments.tolist()):
+        seen = window.observe(moment)
+        values[index], sample_ns[index] = seen.values, seen.sample_ns
+    at, after = np.searchsorted(moments, line.t_ns), np.searchsorted(moments, line.next_ns)
+    return Observed(values[at, line.service], values[after, line.service], sample_ns[at, line.service])
+
+
+def cohorts(run: Run, plan: Plan, line: Timeline, cohort: Ints, sample_ns: Ints) -> Cohorts:
+    """The facts that the rewards are made of, one entry per decision; `cohort` is that of every request."""
+    n, requests = len(line.t_ns), run.requests
+    inside = cohort >= 0
+    requests, of = requests[inside], cohort[inside]
+    slo_ms = np.array([plan.slo_ms[name] for name in SERVICES])[line.service]
+    took_ms = requests["duration_us"] / 1000
+    ok = requests["ok"] == 1
+    satisfied = ok & (took_ms <= slo_ms[of])
+    tolerated = ok & ~satisfied & (took_ms <= TOLERATED_SLO * slo_ms[of])
+    instance_requests, instance_capacity = _per_instance(run, line, requests, of, sample_ns)
+
+    def count(chosen: Array) -> Floats:
+        return np.bincount(of[chosen], minlength=n).astype(np.float64)
+
+    return Cohorts(
+        finished=np.bincount(of, minlength=n).astype(np.float64),
+        failed=count(~ok),
+        ok_ms=np.bincount(of[ok], took_ms[ok], n).astype(np.float64),
+        satisfied=count(satisfied),
+        tolerated=count(tolerated),
+        slo_ms=slo_ms,
+        expected=_expected(run, plan, line),
+        instance_requests=instance_requests,
+        instance_capacity=instance_capacity,
+    )
+
+
+def _expected(run: Run, plan: Plan, line: Timeline) -> Floats:
+    """Requests the plan expects in each interval, at the users planned in its middle."""
+    middle_ns, place = np.unique((line.t_ns + line.next_ns) // 2, return_inverse=True)
+    start_ns = plan_start_ns(run)
+    rps = np.zeros((len(middle_ns), len(SERVICES)))
+    for index, moment in enumerate(middle_ns.tolist()):
+        rates = plan.expected_service_rps_at((moment - start_ns) / 1e9)
+        rps[index] = [rates.get(name, 0.0) for name in SERVICES]
+    return rps[place, line.service] * (line.next_ns - line.t_ns) / 1e9
+
+
+def _per_instance(run: Run, line: Timeline, requests: Array, of: Ints, sample_ns: Ints) -> tuple[Floats, Floats]:
+    """Requests and declared capacity per instance, two (n, instances of a service) tables.
+
+    Available is an instance that the last sample known at the decision did not call down, or that served one of the
+    requests. Without a sample: every instance of the service that is named anywhere in the run.
+    """
+    place = _instance_places(run)
+    width = max(int(place.max()) + 1, 1)
+    served = np.zeros((len(line.t_ns), width))
+    named = requests["instance_ref"] > 0
+    np.add.at(served, (of[named], place[requests["service"][named], requests["instance_ref"][named]]), 1)
+    capacity = np.full(served.shape, np.nan)
+    everywhere = np.arange(width) < (place >= 0).sum(axis=1)[:, None]  # (services, width)
+    capacity[sample_ns == 0] = np.where(everywhere[line.service[sample_ns == 0]], 1.0, np.nan)
+    decision, sample = _samples_at(run, line, sample_ns)
+    rows = run.samples[sample]
+    up = (rows["up"] != 0) & (rows["instance_ref"] > 0)
+    declared = np.where(rows["capacity"] > 0, rows["capacity"], 1.0)  # also for NaN
+    capacity[decision[up], place[rows["service"][up], rows["instance_ref"][up]]] = declared[up]
+    capacity[(served > 0) & np.isnan(capacity)] = 1.0
+    return served, capacity
+
+
+def _instance_places(run: Run) -> Ints:
+    """(services, instance refs) -> the instance's place among its service's own; -1: not one of its."""
+    place = np.full((len(SERVICES), len(run.names["instance"])), -1, np.int64)
+    for table in (run.requests, run.samples):
+        named = table["instance_ref"] > 0
+        place[table["service"][named], table["instance_ref"][named]] = 0
+    for row in place:
+        mine = np.flatnonzero(row >= 0)
+        row[mine] = np.arange(len(mine))
+    return place
+
+
+def _samples_at(run: Run, line: Timeline, sample_ns: Ints) -> tuple[Ints, Ints]:
+    """Pairs of (decision, row of run.samples) for the sample that each decision knew."""
+    samples = run.samples
+    order = np.lexsort((samples["t_ns"], samples["service"]))
+    decisions, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for index in range(len(SERVICES)):
+        mine = order[slice(*np.searchsorted(samples["service"][order], (index, index + 1)))]
+        deciding = np.flatnonzero((line.service == index) & (sample_ns > 0))
+        first = np.searchsorted(samples["t_ns"][mine], sample_ns[deciding], side="left")
+        count = np.searchsorted(samples["t_ns"][mine], sample_ns[deciding], side="right") - first
+        offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        decisions.append(np.repeat(deciding, count))
+        rows.append(mine[np.repeat(first, count) + offset])
+    return np.concatenate(decisions), np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Which action the balancer applied to the requests of each decision."""
+
+    action: Ints  # (n,) the one applied to most; the requested one where no request tells
+    share: Floats  # (n,) of the requests that tell, those with `action`; NaN where none tells
+    valid: npt.NDArray[np.bool_]  # (n,) `action` is the requested one, and it was or may have been applied
+
+
+def applied(run: Run, line: Timeline, cohort: Ints) -> Applied:
+    """The applied action of every decision, from its requests; a draw between actions goes to the requested one."""
+    tells = (cohort >= 0) & (run.requests["action_applied"] != MISSING_U8)
+    counts = np.zeros((len(line.t_ns), len(ACTIONS)))
+    np.add.at(counts, (cohort[tells], run.requests["action_applied"][tells]), 1)
+    decisions = run.decisions[line.row]
+    requested = decisions["action"].astype(np.int64)
+    rows = np.arange(len(requested))
+    favoured = counts.copy()
+    favoured[rows, requested] += 0.5
+    told = counts.sum(axis=1)
+    action = np.where(told > 0, favoured.argmax(axis=1), requested)
+    share = np.divide(counts[rows, action], told, out=np.full(len(told), np.nan), where=told > 0)
+    return Applied(action, share, (action == requested) & ((told > 0) | (decisions["actuated"] == 1)))

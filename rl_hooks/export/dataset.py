@@ -1,0 +1,158 @@
+"""All that a bundle holds, in memory: the steps of one or several runs with their episodes and their split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from rl_hooks.decision import SERVICES
+from rl_hooks.export import align, episodes, split, steps
+from rl_hooks.export.errors import ExportError
+from rl_hooks.export.rewards import weights_sha256
+from rl_hooks.run_reader import Run
+from scenario.plan import Plan
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RunSteps:
+    """A run with its plan, and where its steps are among all of them."""
+
+    run: Run
+    plan: Plan
+    cohort: npt.NDArray[np.int64]  # (requests,) row of the data set's frame, -1: none
+    unfinished: npt.NDArray[np.int64]  # (in_flight,) the same for the requests whose end is unknown
+    incomplete: int
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run.manifest["run_id"])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """n steps in order of run, service and time; row i of `frame` belongs to row i of the matrices."""
+
+    runs: tuple[RunSteps, ...]
+    frame: pd.DataFrame
+    observation: npt.NDArray[np.float32]  # (n, features)
+    next_observation: npt.NDArray[np.float32]  # (n, features)
+    episodes: pd.DataFrame
+    reward_means: Mapping[str, float]  # service -> mean over train; what a step without a finished request gets
+    exact_quantiles: bool
+
+    @property
+    def plan(self) -> Plan:
+        """What the runs have in common (windows, weights, SLOs) can be read from the plan of any."""
+        return self.runs[0].plan
+
+    def rows(self, name: str) -> npt.NDArray[np.bool_]:
+        """The steps of one part of the split."""
+        chosen: npt.NDArray[np.bool_] = self.frame["split"].to_numpy() == name
+        return chosen
+
+
+def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
+    """One data set of several runs. Raises ExportError when they do not fit together or one cannot be exported."""
+    plans = [Plan.from_json(run.manifest["plan"]) for run in runs]
+    _check_fit(runs, plans)
+    built = [steps.build(run, plan, exact_quantiles=exact_quantiles) for run, plan in zip(runs, plans, strict=True)]
+    dealt = [_deal(run, plan, part) for run, plan, part in zip(runs, plans, built, strict=True)]
+    frame, means = split.fill_rewards(pd.concat(dealt, ignore_index=True))
+    frame = _with_episodes(frame, align.spans_of(plans[0]).interval_ns)
+    offsets = np.cumsum([0, *(len(part.frame) for part in built)])
+    return Dataset(
+        runs=tuple(
+            RunSteps(run, plan, _moved(part.cohort, offset), _moved(part.unfinished, offset), part.incomplete)
+            for run, plan, part, offset in zip(runs, plans, built, offsets, strict=False)
+        ),
+        frame=frame,
+        observation=np.concatenate([part.observation for part in built]),
+        next_observation=np.concatenate([part.next_observation for part in built]),
+        episodes=episodes.episode_table(frame),
+        reward_means=means,
+        exact_quantiles=exact_quantiles,
+    )
+
+
+def horizon_requests(run: Run, plan: Plan) -> split.RequestSpans:
+    """When each request of a run, also one whose end is unknown, can be seen by a step."""
+    start_ns = np.concatenate((run.requests["start_ns"], run.in_flight["start_ns"])).astype(np.int64)
+    end_ns = np.concatenate((align.end_ns(run.requests), align.given_up_ns(run, plan)))
+    return split.request_spans(start_ns, end_ns, align.spans_of(plan).horizon_ns)
+
+
+def _moved(rows: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
+    return np.where(rows >= 0, rows + offset, -1)
+
+
+def _deal(run: Run, plan: Plan, part: steps.Steps) -> pd.DataFrame:
+    """The run's steps with their block, side and, where excluded, the reason."""
+    if len(part.frame) == 0:
+        raise ExportError(f"{run.path}: no decision interval was over when the run ended; record a longer run")
+    spans = align.spans_of(plan)
+    frame = part.frame.assign(block=episodes.block_of(part.frame, spans.interval_ns, round(plan.episode_s * 1e9)))
+    side = split.sides(frame, plan.seed)
+    usable = split.reasons(frame, np.zeros(len(frame), bool)) == ""
+    reason = split.reasons(frame, split.purge(frame, side, usable, horizon_requests(run, plan), spans.horizon_ns))
+    return frame.assign(side=side, reason=reason, split=np.where(reason == "", side, split.EXCLUDED).astype(object))
+
+
+def _with_episodes(frame: pd.DataFrame, interval_ns: int) -> pd.DataFrame:
+    cut = episodes.cut(episodes.stretch_starts(frame, interval_ns), frame["split"].to_numpy())
+    first_of_run = frame.assign(episode=cut.episode).groupby("run_id", sort=False)["episode"].transform("first")
+    numbers = cut.episode - first_of_run.to_numpy()
+    ids = [f"{run_id}:{number:05d}" for run_id, number in zip(frame["run_id"], numbers, strict=True)]
+    return frame.assign(episode_id=np.array(ids, object), step=cut.step, terminated=False, truncated=cut.truncated)
+
+
+def _check_fit(runs: Sequence[Run], plans: Sequence[Plan]) -> None:
+    """All runs must mean the same by a feature and by a reward."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        run_id = str(run.manifest["run_id"])
+        if run_id in seen:
+            raise ExportError(f"{seen[run_id].path} and {run.path} are the same run ({run_id}); name it once")
+        seen[run_id] = run
+    first, meaning = runs[0], _meaning(plans[0])
+    for run, plan in zip(runs[1:], plans[1:], strict=True):
+        other = _meaning(plan)
+        differing = [f"{key} ({meaning[key]} and {other[key]})" for key in meaning if meaning[key] != other[key]]
+        if differing:
+            raise ExportError(
+                f"{first.path} and {run.path} do not fit into one bundle, they differ in {', '.join(differing)}; "
+                "export them one by one"
+            )
+
+
+def _meaning(plan: Plan) -> dict[str, Any]:
+    """What features and rewards depend on."""
+    weights, slo_ms = dict(plan.scenario.reward_weights), {name: plan.slo_ms[name] for name in SERVICES}
+    return {
+        "observation window": f"{plan.window_s:g} s",
+        "decision interval": f"{plan.decision_interval_s:g} s",
+        "reward weights": ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),
+        "SLO": ", ".join(f"{name} {value:g} ms" for name, value in slo_ms.items()),
+    }
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """What holds for every run of a data set, for its schema."""
+    spans = align.spans_of(plan)
+    names = ("window", "last5", "last1")
+    return {
+        "decision_interval_s": plan.decision_interval_s,
+        "windows_s": {name: length / 1e9 for name, length in zip(names, spans.lengths_ns, strict=True)},
+        "reward_weights": dict(plan.scenario.reward_weights),
+        "reward_weights_sha256": weights_sha256(plan.scenario.reward_weights),
+        "slo_ms": dict(plan.slo_ms),
+    }
+
+
+def losses_of(run: Run) -> list[dict[str, Any]]:
+    """What could not be read of a run, with places inside the run folder."""
+    return [{**asdict(loss), "text": loss.text.replace(f"{run.path}/", "")} for loss in run.losses]

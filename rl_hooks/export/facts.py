@@ -1,0 +1,92 @@
+"""What happened in a run, counted: sessions, conversion, outcomes. Shared by the bundle's dataset.json and logs/."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export.dataset import RunSteps
+from rl_hooks.row import Failure, Outcome
+from rl_hooks.run_reader import Run
+from scenario.plan import Plan
+
+Array = npt.NDArray[Any]
+
+
+def iso_utc(unix_ns: int) -> str:
+    """The moment in UTC, to the microsecond: 2026-01-31T12:00:00.000000Z."""
+    seconds, rest_ns = divmod(unix_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ns // 1000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def request_counts(run: Run) -> dict[str, Any]:
+    """How many requests there were and how they ended."""
+    requests = run.requests
+    return {
+        "requests": len(requests) + len(run.in_flight),
+        "ok": int((requests["ok"] == 1).sum()),
+        "failed": int((requests["ok"] == 0).sum()),
+        "unfinished": len(run.in_flight),
+        "retries": int((requests["attempt"] > 1).sum()),
+        "failures": {
+            kind.name.lower(): int((requests["failure"] == kind).sum()) for kind in Failure if kind is not Failure.NONE
+        },
+        "by_service": {name: int((requests["service"] == index).sum()) for index, name in enumerate(SERVICES)},
+    }
+
+
+def session_counts(run: Run) -> dict[str, int]:
+    """Sessions by how they ended."""
+    outcome = run.sessions["outcome"]
+    return {"sessions": len(outcome), **{kind.name.lower(): int((outcome == kind).sum()) for kind in Outcome}}
+
+
+def conversion(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
+    """Planned and actual share of sessions with a paid order per profile, over those that ended by themselves."""
+    sessions = run.sessions
+    by_itself = sessions["outcome"] != Outcome.TRUNCATED
+    found = {}
+    for name in plan.max_users_per_profile:
+        mine = np.array(run.names["profile"], object)[sessions["profile_ref"]] == name
+        ended = int((mine & by_itself).sum())
+        paid = int((mine & by_itself & (sessions["orders_paid"] > 0)).sum())
+        found[name] = {
+            "planned": plan.scenario.profiles[name].conversion_rate,
+            "actual": paid / ended if ended else None,
+            "sessions": ended,
+            "with_paid_order": paid,
+            "cut_short": int((mine & ~by_itself).sum()),
+        }
+    return found
+
+
+def action_shares(actions: Array) -> dict[str, float | None]:
+    """How often each action was applied."""
+    return {name: float((actions == index).mean()) if len(actions) else None for index, name in enumerate(ACTIONS)}
+
+
+def rows_lost(run: Run) -> int:
+    """Rows known to be missing. 0 with a non-empty `run.losses`: damage of a size that nobody knows."""
+    return sum(loss.missing_rows for loss in run.losses)
+
+
+def provenance(part: RunSteps) -> dict[str, Any]:
+    """What a run was made of and by."""
+    manifest: Mapping[str, Any] = part.run.manifest
+    names = (
+        *("scenario", "config_sha256", "seed", "versions", "target", "balancer", "logging_policy"),
+        *("source", "actuator", "started_unix_ns", "ended_unix_ns"),
+    )
+    return {
+        "run_id": part.run_id,
+        **{name: manifest.get(name) for name in names},
+        # A run that was killed could not say so: whatever is not complete was interrupted, as far as the data goes.
+        "state": "complete" if manifest["state"] == "complete" else "interrupted",
+        "time_scale": part.plan.time_scale,
+        "user_scale": part.plan.user_scale,
+        "compressed": part.plan.compressed,
+    }

@@ -1,0 +1,41 @@
+"""How the features are distributed over train: what a trainer scales by. The Parquet columns stay in physical units."""
+
+from typing import Any
+
+import numpy as np
+
+from rl_hooks.export import split
+from rl_hooks.export.dataset import Dataset
+from rl_hooks.observation import FEATURES
+
+CONSTANT_BELOW_STD = 1e-6
+
+
+def normalization(data: Dataset) -> dict[str, Any]:
+    """Per feature mean, std, min, max, p01 and p99 of its known values in train, null where none is known."""
+    rows = data.rows(split.TRAIN)
+    train = data.observation[rows].astype(np.float64)
+    return {
+        "fitted_on": split.TRAIN,
+        "rows": int(rows.sum()),
+        "features": {feature.name: _summary(train[:, index]) for index, feature in enumerate(FEATURES)},
+    }
+
+
+def _summary(values: Any) -> dict[str, Any]:
+    known = values[~np.isnan(values)]
+    share = len(known) / len(values) if len(values) else 0.0
+    if len(known) == 0:
+        nothing = dict.fromkeys(("mean", "std", "min", "max", "p01", "p99"))
+        return {**nothing, "constant": True, "known_share": share}
+    low, high = np.quantile(known, [0.01, 0.99]).tolist()
+    return {
+        "mean": float(known.mean()),
+        "std": float(known.std()),
+        "min": float(known.min()),
+        "max": float(known.max()),
+        "p01": low,
+        "p99": high,
+        "constant": bool(known.std() < CONSTANT_BELOW_STD),
+        "known_share": share,
+    }

@@ -1,0 +1,106 @@
+"""dataset.json: what every column means, where the rows came from, what was left out and why."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export import facts, rewards, split
+from rl_hooks.export.dataset import Dataset, RunSteps, describe_plan, losses_of
+from rl_hooks.histogram import BUCKETS_PER_OCTAVE
+from rl_hooks.observation import FEATURES, THRESHOLDS
+from rl_hooks.version import VERSION
+
+SCHEMA_VERSION = 1
+MASK_RULE = "A value that was not known is NaN in obs.<name> and next.<name> and False in observation_mask, never zero."
+PRIVILEGED = ("phase", "pattern", "intensity", "user_count")
+"""Columns that the load generator knows and a deployed balancer does not; no feature is made of them."""
+
+
+def dataset_facts(data: Dataset) -> dict[str, Any]:
+    """The content of dataset.json, without the list of files."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "made_by": {"name": "locust-rl-balancer", "version": VERSION},
+        "complete": not any(part.run.losses for part in data.runs),
+        "actions": list(ACTIONS),
+        "services": list(SERVICES),
+        **describe_plan(data.plan),
+        "observation": _observation(data),
+        "rewards": _rewards(data),
+        "privileged_columns": list(PRIVILEGED),
+        "split": _split(data),
+        "counts": _counts(data),
+        "runs": [_run(data, part) for part in data.runs],
+    }
+
+
+def _observation(data: Dataset) -> dict[str, Any]:
+    quantiles: dict[str, Any] = {"method": "exact"}
+    if not data.exact_quantiles:
+        quantiles = {"method": "log-linear histogram", "buckets_per_octave": BUCKETS_PER_OCTAVE, "error_max": 0.0078}
+    return {
+        "columns": "obs.<name> at the decision, next.<name> at the end of its interval; raw units, float32",
+        "features": [asdict(feature) for feature in FEATURES],
+        "mask_rule": MASK_RULE,
+        "pattern_thresholds": asdict(THRESHOLDS),
+        "quantiles": quantiles,
+    }
+
+
+def _rewards(data: Dataset) -> dict[str, Any]:
+    return {
+        "cohort": "requests of the service sent in [t, t + dt_s), whenever they end",
+        "components": [
+            {"name": name, "unit": "share", "low": 0, "high": 1, "formula": (function.__doc__ or "").split(" Range")[0]}
+            for name, function in rewards.REWARDS.items()
+        ],
+        "reward": "weighted sum; a missing load_balance leaves its weight to the others in proportion",
+        "reward_01": "equal to reward, which lies in [0, 1]",
+        "filled": "no request ended (reward_filled): the mean reward of the service over train",
+        "mean_over_train": dict(data.reward_means),
+    }
+
+
+def _split(data: Dataset) -> dict[str, Any]:
+    blocks = data.frame.groupby(["run_id", "block"], sort=False)[["phase", "side"]].first().reset_index()
+    return {
+        "rule": "whole time blocks with all services; purged behind each border until no request is seen by both sides",
+        "validation_share": split.VALIDATION_SHARE,
+        "seeds": {part.run_id: part.plan.seed for part in data.runs},
+        "blocks": blocks.to_dict("records"),
+        "episodes": {name: int((data.episodes["split"] == name).sum()) for name in split.SPLITS},
+    }
+
+
+def _counts(data: Dataset) -> dict[str, Any]:
+    reason = data.frame.loc[data.rows(split.EXCLUDED), "reason"].value_counts()
+    return {
+        "decisions": sum(len(part.run.decisions) for part in data.runs),
+        "transitions": {name: int(data.rows(name).sum()) for name in split.SPLITS},
+        "excluded": {
+            name: {"rows": int(reason.get(name, 0)), "meaning": meaning} for name, meaning in split.REASONS.items()
+        },
+        "incomplete": sum(part.incomplete for part in data.runs),
+        "without_finished_request": int(data.frame["reward_filled"].sum()),
+        "action_differs": int(data.frame["action_differs"].sum()),
+        "requests_unfinished": int(data.frame["n_unfinished"].sum()),
+        "rows_lost": sum(facts.rows_lost(part.run) for part in data.runs),
+        "action_shares": facts.action_shares(data.frame["action"].to_numpy(np.int64)),
+    }
+
+
+def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
+    run = part.run
+    return {
+        **facts.provenance(part),
+        "steps": int((data.frame["run_id"] == part.run_id).sum()),
+        "decisions": len(run.decisions),
+        "incomplete": part.incomplete,
+        "samples": len(run.samples),
+        "losses": losses_of(run),
+        **facts.request_counts(run),
+        "sessions_by_outcome": facts.session_counts(run),
+        "conversion": facts.conversion(run, part.plan),
+    }

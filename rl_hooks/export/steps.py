@@ -1,0 +1,143 @@
+"""The steps of one run: one row per service and decision, with everything but its episode and its side of the split."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export import align, rewards
+from rl_hooks.run_reader import Run
+from scenario.plan import Plan
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """n steps in order of service and time; `frame` row i belongs to row i of the two matrices."""
+
+    frame: pd.DataFrame
+    observation: npt.NDArray[np.float32]  # (n, features)
+    next_observation: npt.NDArray[np.float32]  # (n, features)
+    cohort: Ints  # (requests,) the step of each request of the run, -1: none
+    unfinished: Ints  # (in_flight,) the same for the requests whose end is unknown
+    incomplete: int  # decisions without a step: their interval was not over when the run ended
+
+
+def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
+    """The steps of `run`. Raises ExportError when it has no usable decision."""
+    line = align.timeline(run, plan)
+    seen = align.observe(run, plan, line, exact_quantiles=exact_quantiles)
+    cohort = align.cohort_of(run.requests["service"], run.requests["start_ns"], line)
+    unfinished = align.cohort_of(run.in_flight["service"], run.in_flight["start_ns"], line)
+    frame = _when(run, plan, line)
+    frame = frame.assign(
+        **_labels(run, plan, line, frame["t_s"].to_numpy()),
+        **_actions(run, line, cohort),
+        **_rewards(run, plan, line, cohort, seen.sample_ns),
+        **_load(line, cohort, unfinished),
+        user_count=_users(run, line.t_ns),
+        sample_unix_ns=seen.sample_ns,
+        sample_age_s=np.where(seen.sample_ns > 0, (line.t_ns - seen.sample_ns) / 1e9, np.nan),
+        warmup=line.t_ns < line.t_ns.min() + align.spans_of(plan).horizon_ns,
+    )
+    kept = line.complete
+    place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last entry answers for -1
+    return Steps(
+        frame=frame[kept].reset_index(drop=True),
+        observation=seen.at[kept],
+        next_observation=seen.after[kept],
+        cohort=place[cohort],
+        unfinished=place[unfinished],
+        incomplete=int((~kept).sum()),
+    )
+
+
+def script_pattern(plan: Plan, t_s: float) -> str:
+    """What the script does with the traffic at `t_s`: rising or falling on the way to a phase's users, else steady."""
+    phase = plan.phase_at(t_s)
+    if phase is None or not plan.in_ramp(t_s):
+        return "steady"
+    before = plan.phases[phase.index - 1].users if phase.index else 0
+    return "rising" if phase.users > before else "falling" if phase.users < before else "steady"
+
+
+def _when(run: Run, plan: Plan, line: align.Timeline) -> pd.DataFrame:
+    decisions = run.decisions[line.row]
+    return pd.DataFrame(
+        {
+            "run_id": str(run.manifest["run_id"]),
+            "service": np.array(SERVICES, object)[line.service],
+            "service_index": line.service,
+            "decision_tick": decisions["tick"].astype(np.int64),
+            "t_unix_ns": line.t_ns,
+            "t_s": (line.t_ns - align.plan_start_ns(run)) / 1e9,
+            "dt_s": (line.next_ns - line.t_ns) / 1e9,
+            "next_unix_ns": line.next_ns,
+            "followed": line.followed,
+        }
+    )
+
+
+def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str, Array]:
+    phase = np.array(run.names["phase"], object)[run.decisions["phase_ref"][line.row]]
+    intensity = {phase.name: phase.intensity for phase in plan.phases}
+    return {
+        "phase": phase,
+        "pattern": np.array([script_pattern(plan, moment) for moment in t_s.tolist()], object),
+        "intensity": np.array([intensity.get(name, "") for name in phase], object),
+    }
+
+
+def _actions(run: Run, line: align.Timeline, cohort: Ints) -> dict[str, Any]:
+    decisions = run.decisions[line.row]
+    applied = align.applied(run, line, cohort)
+    policy = np.array(run.names["policy"], object)[decisions["policy_ref"]]
+    return {
+        "action": applied.action,
+        "action_name": np.array(ACTIONS, object)[applied.action],
+        "propensity": np.where(applied.valid, decisions["propensity"], np.nan).astype(np.float32),
+        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(len(ACTIONS))},
+        "logging_policy": np.array([re.split(r"[:(]", name)[0] for name in policy], object),
+        "policy_version": policy,
+        "action_requested": decisions["action"].astype(np.int64),
+        "applied_share": applied.share.astype(np.float32),
+        "action_differs": ~applied.valid,
+    }
+
+
+def _rewards(run: Run, plan: Plan, line: align.Timeline, cohort: Ints, sample_ns: Ints) -> dict[str, Array]:
+    facts = align.cohorts(run, plan, line, cohort, sample_ns)
+    table = rewards.components(facts)
+    columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.REWARDS)}
+    return {
+        "reward": rewards.weighted_sum(table, plan.scenario.reward_weights),
+        **columns,
+        "n_finished": facts.finished.astype(np.int64),
+        "n_errors": facts.failed.astype(np.int64),
+    }
+
+
+def _load(line: align.Timeline, cohort: Ints, unfinished: Ints) -> dict[str, Array]:
+    n = len(line.t_ns)
+    unknown = np.bincount(unfinished[unfinished >= 0], minlength=n)
+    sent = np.bincount(cohort[cohort >= 0], minlength=n) + unknown
+    return {
+        "n_requests": sent,
+        "n_unfinished": unknown,
+        "offered_rps": sent / ((line.next_ns - line.t_ns) / 1e9),
+    }
+
+
+def _users(run: Run, t_ns: Ints) -> Floats:
+    """Users at each moment by the last count before it; NaN before the first."""
+    events = [event for event in run.events if event["kind"] == "users"]
+    counted_ns = np.array([event["t_ns"] for event in events], np.int64)
+    counts = np.array([np.nan, *(sum(event["counts"].values()) for event in events)], np.float64)
+    return counts[np.searchsorted(counted_ns, t_ns, side="left")]

@@ -1,0 +1,68 @@
+"""What a person reads at the end of a run: what came out, what was lost, where it is."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rl_hooks.export.bundle import DATASET
+
+
+def tally(bundle: Path) -> list[str]:
+    """The lines for a bundle that was written to `bundle`."""
+    facts = json.loads((bundle / DATASET).read_text(encoding="utf-8"))
+    counts = facts["counts"]
+    return [
+        *(line for run in facts["runs"] for line in _run(run)),
+        _actions(counts["action_shares"]),
+        *_transitions(counts),
+        f"bundle       {bundle}",
+    ]
+
+
+def _run(run: Mapping[str, Any]) -> list[str]:
+    ended = run["sessions_by_outcome"]
+    requests, unfinished = run["requests"], run["unfinished"]
+    share = f"{run['ok'] / (requests - unfinished):.2%} ok" if requests > unfinished else "none ended"
+    unknown = f", {unfinished} with unknown end" if unfinished else ""
+    return [
+        f"run          {run['run_id']} ({run['state']})",
+        f"requests     {requests}, {share}{unknown}",
+        f"sessions     {ended['sessions']}: {_sessions(ended)}",
+        f"decisions    {run['decisions']}",
+        *_losses(run["losses"]),
+        *(_conversion(name, found) for name, found in run["conversion"].items()),
+    ]
+
+
+def _sessions(by_outcome: Mapping[str, int]) -> str:
+    return ", ".join(f"{by_outcome[name]} {name}" for name in ("ended", "truncated", "failed"))
+
+
+def _losses(losses: list[Mapping[str, Any]]) -> list[str]:
+    if not losses:
+        return ["rows lost    0"]
+    lost = sum(loss["missing_rows"] for loss in losses)
+    return [f"rows lost    at least {lost}:", *(f"             {loss['text']}" for loss in losses)]
+
+
+def _conversion(profile: str, found: Mapping[str, Any]) -> str:
+    actual = "no session ended" if found["actual"] is None else f"actual {found['actual']:.1%}"
+    return f"conversion   {profile}: planned {found['planned']:.1%}, {actual} of {found['sessions']} sessions"
+
+
+def _actions(shares: Mapping[str, float | None]) -> str:
+    return "actions      " + ", ".join(f"{name} {share or 0:.1%}" for name, share in shares.items())
+
+
+def _transitions(counts: Mapping[str, Any]) -> list[str]:
+    parts = counts["transitions"]
+    lines = [f"transitions  train {parts['train']}, validation {parts['validation']}, excluded {parts['excluded']}"]
+    for name, reason in counts["excluded"].items():
+        if reason["rows"]:
+            lines.append(f"             excluded {reason['rows']} {name}: {reason['meaning']}")
+    if counts["incomplete"]:
+        lines.append(f"             dropped {counts['incomplete']}: their interval was not over when the run ended")
+    if not parts["validation"]:
+        lines.append("             no validation part: the run is too short for two time blocks")
+    return lines

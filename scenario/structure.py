@@ -1,0 +1,265 @@
+"""The single values of a file against the types of `scenario.schema`, in the words of a user.
+
+What is wrong is reported and taken out, so that the checks of several values at once can go on with the rest: one
+mistake never hides another.
+"""
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ValidationError
+
+from scenario.errors import Problem, did_you_mean, number, show, suggestion
+from scenario.schema import FileNode, PhaseNode, ScenarioNode, Settings, Suite
+
+Loc = tuple[int | str, ...]
+
+_FAULTS = "faults are not supported yet, so the run would not do what the file says"
+_CHAOS = "chaos parameters are not supported yet, so the run would not do what the file says"
+NOT_SUPPORTED: Mapping[str, str] = {
+    "simulated_conditions": _FAULTS,
+    "failure_timeline": _FAULTS,
+    "failure_scenarios": _FAULTS,
+    "chaos_parameters": _CHAOS,
+    "chaos_config": _CHAOS,
+    "user_variance": _CHAOS,
+    "user_count_variance": _CHAOS,
+    "think_time_variance": _CHAOS,
+    "action_randomness": _CHAOS,
+    "target_products": "target products are not supported yet, so the run would not do what the file says",
+}
+"""Keys that users have in files for later versions: refused with the reason, never ignored."""
+
+_PAIR = "Write it as [smallest, largest]"
+
+_PATTERNS: Mapping[str, tuple[str, str]] = {
+    "name": ("is not a name", "Use 1 to 64 letters, digits, _ and -; the name becomes part of file names"),
+    "sku": ("is not a SKU", "Use 1 to 64 letters, digits, . _ and -, starting with a letter or digit"),
+    "zip_code": ("is not a zip code", 'Write "12345" or "12345-6789"'),
+    "phone": ("is not a phone number", 'Write digits only, such as "+12025550123"'),
+    "base_url": ("is not an http or https address", "Write one such as http://localhost:8080/proxy, without query"),
+}
+
+
+def check_structure(tree: Any) -> tuple[FileNode | None, dict[str, Any], list[Problem]]:
+    """The typed file (None when there are problems), the well-formed part of the tree, and the problems.
+
+    The well-formed part has the file's own keys. A value that is not there was missing or wrong, and is reported.
+    """
+    if not isinstance(tree, dict):
+        problem = Problem("", f"is {_kind(tree)}, not a mapping", "Start with the key rl_training_scenarios")
+        return None, {}, [problem]
+    try:
+        return FileNode.model_validate(tree), tree, []
+    except ValidationError as error:
+        errors: list[Any] = error.errors(include_url=False, include_context=True)
+    unknown = [one["loc"] for one in errors if one["type"] == "extra_forbidden"]
+    problems = [_problem(one) for one in errors if not _is_misspelt(one, unknown)]
+    for one in errors:
+        _take_out(tree, one)
+    return None, tree, list(dict.fromkeys(problems))  # an empty pair is told once, not per end
+
+
+def place_of(loc: Iterable[int | str]) -> str:
+    """A place as users read it: `training_scenarios.x.traffic_patterns[2].name`."""
+    place = ""
+    for part in loc:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif part != "[key]":
+            safe = part if part.replace("-", "_").replace("$", "_").isidentifier() and len(part) <= 64 else show(part)
+            place += f".{safe}" if place else safe
+    return place.removeprefix("rl_training_scenarios.")
+
+
+def _problem(error: Any) -> Problem:
+    loc: Loc = error["loc"]
+    kind: str = error["type"]
+    if kind == "extra_forbidden":
+        return _unknown(loc)
+    if kind == "missing" and isinstance(loc[-1], int):
+        found = "1 value" if len(error["input"]) == 1 else "no values"
+        return Problem(place_of(loc[:-1]), f"has {found}, not 2", _PAIR)
+    if kind == "missing":
+        return Problem(place_of(loc[:-1]), f"{loc[-1]} is missing", f"Add it{_hint(loc)}")
+    text, way_out = _words(kind, error)
+    return Problem(place_of(loc), text, way_out)
+
+
+def _words(kind: str, error: Any) -> tuple[str, str]:
+    """What is wrong with a value, and the way out."""
+    loc, value, context = error["loc"], error["input"], error.get("ctx", {})
+    is_name = loc[-1] == "[key]"
+    if kind == "string_pattern_mismatch":
+        what, way_out = _PATTERNS["name" if is_name or loc[-1] not in _PATTERNS else loc[-1]]
+        return f"{show(value)} {what}", way_out
+    if value is None:
+        return "has no value", "Give it one, or leave the key out where that is allowed"
+    if kind in ("int_type", "int_from_float"):
+        return f"is {_kind(value)}, not a whole number", _number_way_out(value, "a whole number such as 5")
+    if kind == "float_type":
+        return f"is {_kind(value)}, not a number", _number_way_out(value, "a number such as 0.5")
+    if kind == "finite_number":
+        return f"is {number(value)}, not a finite number", "Give a finite number"
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        bound = number(context[key])
+        return f"is {_short(value)}, which is not {words} {bound}", f"Give a number {words} {bound}"
+    if kind == "string_unicode":
+        return f"{show(value)} is not text that can be written to a file", "Remove its half characters (surrogates)"
+    if kind == "string_type":
+        return f"is {_kind(value)}, not text", "Put it in quotes"
+    if kind == "literal_error":
+        return f"{show(value)} is not one of {context['expected']}", _closest(value, context["expected"])
+    if kind == "string_too_long":
+        return f"is longer than {context['max_length']} characters", "Shorten it"
+    if kind == "control_characters":
+        return "holds control characters", "Remove them; names and descriptions are printed on terminals"
+    if kind == "blank":
+        return "is blank", "Write something, or leave the key out where that is allowed"
+    if kind in ("too_short", "too_long"):
+        if context.get("field_type") == "Tuple":
+            return f"has {context['actual_length']} values, not 2", _PAIR
+        return "is empty", "Add at least one entry"
+    return _shape(kind, value)
+
+
+_BOUNDS: Mapping[str, tuple[str, str]] = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def _shape(kind: str, value: Any) -> tuple[str, str]:
+    if kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
+        return f"is {_kind(value)}, not a mapping", "Write it as keys with values"
+    if kind == "list_type":
+        return f"is {_kind(value)}, not a list", "Write its entries as a list"
+    if kind == "tuple_type":
+        return f"is {_kind(value)}, not a pair", _PAIR
+    return f"{_kind(value)} is not valid here ({kind})", "Compare with a file in configs/"
+
+
+def _unknown(loc: Loc) -> Problem:
+    key, place = str(loc[-1]), place_of(loc[:-1])
+    if key in NOT_SUPPORTED:
+        return Problem(place_of(loc), NOT_SUPPORTED[key], "Remove the key to run the scenario without it")
+    text = f"unknown key {show(key)}"
+    if len(loc) == 1 and key in Suite.model_fields:
+        return Problem(place, text, f"Put {key} under rl_training_scenarios")
+    known = _keys_at(loc[:-1])
+    if did_you_mean(key, known) is None:
+        if key in ScenarioNode.model_fields and _model_at(loc[:-1]) is PhaseNode:
+            return Problem(place, text, f"{key} belongs to the scenario, beside traffic_patterns")
+        if key in Settings.model_fields:
+            return Problem(place, text, f"{key} belongs into base_config or a scenario")
+    return Problem(place, text, suggestion(key, known))
+
+
+def _is_misspelt(error: Any, unknown: list[Loc]) -> bool:
+    """A missing key whose misspelt form is there: one mistake, told once."""
+    loc: Loc = error["loc"]
+    return error["type"] == "missing" and any(
+        other[:-1] == loc[:-1] and did_you_mean(str(other[-1]), _keys_at(loc[:-1])) == loc[-1]
+        for other in unknown
+        if str(other[-1]) not in NOT_SUPPORTED
+    )
+
+
+def _hint(loc: Loc) -> str:
+    model = _model_at(loc[:-1])
+    description = model.model_fields[str(loc[-1])].description if model and loc[-1] in model.model_fields else None
+    return f" ({description})" if description else ""
+
+
+# The well-formed part
+
+
+def _take_out(tree: Any, error: Any) -> None:
+    """Remove what an error is about. A whole entry of the wrong kind becomes an empty one: it keeps its place."""
+    loc: Loc = error["loc"]
+    if loc[-1] == "[key]" or (error["type"] == "missing" and isinstance(loc[-1], str)):
+        return
+    parents: list[tuple[Any, int | str]] = []
+    node = tree
+    for part in loc:
+        inside = isinstance(node, dict) and part in node
+        inside = inside or (isinstance(node, list) and isinstance(part, int) and part < len(node))
+        if not inside:
+            break
+        parents.append((node, part))
+        node = node[part]
+    if not parents:
+        return
+    parent, part = parents[-1]
+    if error["type"] in ("model_type", "model_attributes_type"):
+        parent[part] = {}
+        return
+    for parent, part in reversed(parents):  # a wrong end of a pair takes the pair with it
+        if isinstance(parent, dict):
+            del parent[part]
+            return
+
+
+# Which keys exist where
+
+
+def _keys_at(loc: Loc) -> list[str]:
+    model = _model_at(loc)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _model_at(loc: Loc) -> type[BaseModel] | None:
+    annotation: Any = FileNode
+    for part in loc:
+        annotation = _bare(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            by_key = {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
+            annotation = by_key.get(str(part))
+        else:
+            annotation = (typing.get_args(annotation) or (None,))[-1]
+    annotation = _bare(annotation)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _bare(annotation: Any) -> Any:
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif origin in (typing.Union, types.UnionType):
+            annotation = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+        else:
+            return annotation
+
+
+# Words for values
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {_short(value)}"
+    if isinstance(value, str):
+        return f"the text {show(value)}"
+    return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def _short(value: Any) -> str:
+    return number(value) if isinstance(value, float) else show(value)
+
+
+def _number_way_out(value: Any, like: str) -> str:
+    return f"Write {like}, without quotes" if isinstance(value, str) else f"Write {like}"
+
+
+def _closest(value: Any, expected: str) -> str:
+    known = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
+    close = did_you_mean(value, known) if isinstance(value, str) else None
+    return f"Did you mean {show(close)}?" if close else "Choose one of them"
