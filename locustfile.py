@@ -19,7 +19,7 @@ from locust import events
 from locust.argument_parser import get_parser
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-from profiles import seats
+from profiles import seating
 from profiles.base import Runtime
 from profiles.shoppers import user_classes
 from rl_hooks.record.options import Setup, SetupError, add_options, default_host, make_setup, read_scenario_file
@@ -64,8 +64,9 @@ globals().update({user.__name__: user for user in user_classes(SCENARIOS.profile
 class Suite:
     """One Locust environment and, while a test runs, its recording."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, desk: seating.Desk) -> None:
         self.environment = environment
+        self.desk = desk
         self.runner = environment.runner
         self.setup: Setup | None = None
         self.recording: Recording | None = None
@@ -112,13 +113,11 @@ class Suite:
         self.recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
         self.progress = Progress(setup.plan.duration_s, lambda line: print(line, flush=True))
         self.recording.decide(setup, self._tell_workers if role == "master" else lambda tick, chosen: None)
+        self._give_users(self.recording)
         if role == "master":
             # Every spawn message carries the options, so workers that join late learn of the run too.
-            start_ns = time.time_ns()
-            run = {"folder": str(setup.folder.resolve()), "start_ns": start_ns}
+            run = {"folder": str(setup.folder.resolve()), "start_ns": time.time_ns()}
             self.environment.parsed_options.rl_run = run
-        else:
-            self._give_users(self.recording)
 
     def _join(self, folder: str, start_ns: int) -> None:
         """A worker's part in the master's run."""
@@ -131,12 +130,13 @@ class Suite:
             self.fail(str(error))
 
     def _give_users(self, recording: Recording) -> None:
+        seats, accounts = self.desk.open(recording.plan.scenario.total_users)
         self.environment.rl_runtime = Runtime(
             plan=recording.plan,
             run_time_s=recording.run_time_s,
             steering=recording.recorder,
-            seats=self.seats,
-            accounts=self.accounts,
+            seats=seats,
+            accounts=accounts,
             on_session_end=recording.recorder.session_ended,
         )
 
@@ -228,11 +228,10 @@ def _options(parser: Any) -> None:
 
 @events.init.add_listener
 def _wire(environment: Any, **_: Any) -> None:
-    suite = Suite(environment)
+    suite = Suite(environment, seating.install(environment))
     runner, shape = environment.runner, environment.shape_class
     timeout_s = max(scenario.request_timeout_s for scenario in SCENARIOS.scenarios.values())
     dispatch.install(environment, timeout_s + STOP_GRACE_S)
-    suite.seats, suite.accounts = seats.install(environment)
     environment.events.test_start.add_listener(lambda **_: suite.start())
     environment.events.test_stop.add_listener(lambda **_: suite.stop())
     environment.events.quitting.add_listener(lambda **_: suite.quit())

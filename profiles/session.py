@@ -11,6 +11,7 @@ cannot change it. They do change when things happen, and which page visits an in
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 
 from profiles.cart import Cart
@@ -27,6 +28,7 @@ ORDER_REQUESTS = 7
 CART_REQUESTS = 4
 SLOWER_THAN_SO_FAR = 2.0
 """How much slower than so far answers may become before a forced visit comes too late."""
+_OPENED = dict(enumerate(BROWSE_OPENS))  # number of products -> probability
 _NEWEST = 0.2  # weight of the newest request in the running mean of how long requests take
 
 
@@ -93,7 +95,7 @@ class Visit:
         self.page = page  # from 1 on
         self.pace = pace
         self.forced = forced is not None
-        free = pick(free_visit_shares(session.profile, weights, session.intent), draws.random())
+        free = pick(session.free_shares(weights), draws.random())
         self.user_action = forced or free
         self.product = session.draw_product(draws)
         words = self.product.name.split()
@@ -109,7 +111,7 @@ class Visit:
         if self.user_action != "browse":
             return ()
         shelf = session.shelves[self.product.category]
-        return tuple(draws.choice(shelf) for _ in range(pick(dict(enumerate(BROWSE_OPENS)), u)))
+        return tuple(draws.choice(shelf) for _ in range(pick(_OPENED, u)))
 
     def think_s(self, profile: Profile) -> float:
         """The pause before the visit's next request, nominal seconds."""
@@ -132,7 +134,8 @@ class Session:
         for product in catalogue:
             self.shelves.setdefault(product.category, []).append(product)
         self._catalogue = catalogue
-        self._product_weights = [product.weight for product in catalogue]
+        self._cumulative_weights = list(accumulate(product.weight for product in catalogue))
+        self._shares: tuple[Mapping[str, float], dict[str, float]] | None = None
 
         draws = key.random("session")
         self.intent = draw_intent(profile, draws.random())
@@ -148,9 +151,9 @@ class Session:
         self.due_s = 0.0  # when the next visit is due
         self.pages = 0
         self.visits = dict.fromkeys(USER_ACTIONS, 0)
+        self.orders_placed = 0
         self.cart = self._new_cart()
         self.cart_adds = 0
-        self.orders_placed = 0
         self.orders_paid = 0
         self.open_order: OpenOrder | None = None
         self.known_orders: set[int] = set()
@@ -199,7 +202,14 @@ class Session:
         return Outcome.ENDED if kept[self.intent] else Outcome.FAILED
 
     def draw_product(self, draws: Random) -> Product:
-        return draws.choices(self._catalogue, self._product_weights)[0]
+        """A product, taken as often as its weight says."""
+        return draws.choices(self._catalogue, cum_weights=self._cumulative_weights)[0]
+
+    def free_shares(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """The probability of each user action in a free visit; worked out once per phase."""
+        if self._shares is None or self._shares[0] is not weights:
+            self._shares = weights, free_visit_shares(self.profile, weights, self.intent)
+        return self._shares[1]
 
     def placed(self, order: OpenOrder) -> None:
         """The shop took the order: the cart is empty, and a possible next one has a target of its own."""

@@ -18,9 +18,9 @@ from scenario import visits
 from scenario.model import Address, Product
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Endpoint:
-    """One kind of call."""
+    """One kind of call; there is one object for each."""
 
     key: str  # "<service> <METHOD> <path template>", as in `scenario.visits`
     expects: str  # in words, for messages
@@ -271,6 +271,7 @@ def _read_units(body: Any) -> int:
 
 
 def _read_order(body: Any) -> OrderSeen:
+    _read_object(body)
     units, notes, payment_id, payment_status = (
         body.get(name) for name in ("totalItems", "notes", "paymentId", "paymentStatus")
     )

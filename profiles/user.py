@@ -156,7 +156,7 @@ class ShopUser(FastHttpUser):
             return answer
 
         def think() -> None:
-            self.pause(visit.think_s(session.profile) / time_scale)
+            self.pause(min(visit.think_s(session.profile) / time_scale, live.time_left_s()))
 
         journeys.run(journeys.page_visit(session, visit), send, think, live.is_over)
 

@@ -215,7 +215,7 @@ class ObservationWindow:
 
     def push_decisions(self, service: Array, t_ns: Array, action: Array, actuated: Array) -> None:
         """Decisions of the controller, in force from `t_ns` on."""
-        known = np.where(np.asarray(actuated) != 0, action, UNKNOWN_ACTION)
+        known = np.where(np.asarray(actuated) != 0, np.asarray(action, np.int64), UNKNOWN_ACTION)
         self._decisions.push(t_ns, service=service, action=known)
 
     def observe(self, t_ns: int) -> Observation:

@@ -81,6 +81,10 @@ class WaitingFacts:
         self._names = tuple(columns)
         self._done = 0
 
+    def __len__(self) -> int:
+        """Facts in memory."""
+        return len(self._facts)
+
     def push(self, t_ns: Array, **columns: Array) -> None:
         if len(t_ns) and len(self._facts) and np.min(t_ns) < self._facts["t_ns"][-1]:
             # The new ones will be sorted in: what was handed out has to be gone first, or it would come out again.

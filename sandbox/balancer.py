@@ -23,7 +23,13 @@ MAX_ATTEMPTS = 3  # every instance once
 TIMEOUT_CODE, LOST_CODE, CLIENT_GONE_CODE = 504, 502, 499
 """Codes in the counts for a request without an answer: timed out, refused or reset, client went away."""
 
-_CODE_OF_END = {Ended.FAILED: 500, Ended.FULL: 503, Ended.EXPIRED: 503, Ended.REFUSED: LOST_CODE, Ended.RESET: LOST_CODE}
+_CODE_OF_END = {
+    Ended.FAILED: 500,
+    Ended.FULL: 503,
+    Ended.EXPIRED: 503,
+    Ended.REFUSED: LOST_CODE,
+    Ended.RESET: LOST_CODE,
+}
 _FLAG_OF_END = {
     Ended.FAILED: "failed",
     Ended.FULL: "queue_full",
@@ -92,7 +98,7 @@ class Exchange:
         self.response: object = None  # the shop's answer
 
     def cancel(self) -> None:
-        """The client went away: give up at once. In the queue of an instance it is taken out, in a worker it runs on."""
+        """The client went away: give up at once. In a queue the request is taken out, in a worker it runs on."""
         if not self.finished:
             self._balancer.client_gone(self)
 

@@ -1,7 +1,7 @@
 """A circuit breaker: closed, open for a while after failures, half open for a few probes, closed again.
 
-    closed --(5 failures in a row, or half of 20 recent requests)--> open --(10 s)--> half open --(3 good probes)--> closed
-                                                                      ^------(a bad probe: twice as long)----'
+    closed --(5 failures in a row, or half of 20 requests)--> open --(10 s)--> half open --(3 good probes)--> closed
+                                                               ^---(a bad probe: twice as long)---'
 
 All requests of a service teach its breakers; only the strategy `circuit_breaker` obeys them.
 """
@@ -18,7 +18,18 @@ UNCOUNTED = -1
 class Breaker:
     """The breaker of one instance. A ticket ties a result to the state in which its request was sent."""
 
-    __slots__ = ("_bad", "_epoch", "_good_probes", "_in_row", "_open_s", "_opened_s", "_p", "_probing", "_state", "_total")
+    __slots__ = (
+        "_bad",
+        "_epoch",
+        "_good_probes",
+        "_in_row",
+        "_open_s",
+        "_opened_s",
+        "_p",
+        "_probing",
+        "_state",
+        "_total",
+    )
 
     def __init__(self, parameters: Parameters) -> None:
         self._p = parameters
@@ -76,8 +87,7 @@ class Breaker:
         self._bad.add(now_s, 1.0)
         total = self._total.value(now_s)
         too_many = (
-            total >= self._p.breaker_min_requests
-            and self._bad.value(now_s) >= self._p.breaker_error_rate * total
+            total >= self._p.breaker_min_requests and self._bad.value(now_s) >= self._p.breaker_error_rate * total
         )
         if self._in_row >= self._p.breaker_consecutive or too_many:
             self._open(now_s)

@@ -145,7 +145,9 @@ class Faults:
 
     def _check(self, wanted: object) -> tuple[str, tuple[str, ...], str, float | None, float | None]:
         if not isinstance(wanted, dict):
-            raise FaultError(["a fault is a JSON object with service, kind, and where needed instance, value, duration_s"])
+            raise FaultError(
+                ["a fault is a JSON object with service, kind, and where needed instance, value, duration_s"]
+            )
         problems = [
             f"unknown field {str(key)[:40]!r}: known are service, instance, kind, value, duration_s"
             for key in wanted

@@ -1,4 +1,4 @@
-"""Small measuring instruments: a mean over a sliding window, counts that fade, timeouts of a first-in-first-out line."""
+"""Small instruments: a mean over a sliding window, counts that fade, timeouts that expire in turn."""
 
 import math
 from collections import deque

@@ -3,7 +3,7 @@
 A request waits in the queue (first in, first out) for a worker, waits there for I/O, computes on the shared CPU, and is
 answered by the shop. All computing comes last, so whatever stops the CPU stops every answer, as a stopped world does.
 
-    submit -> [queue] -> worker: I/O, CPU -> work (the shop; may call other services, without holding the worker) -> done
+    submit -> [queue] -> worker: I/O, CPU -> work (the shop; may call others, without a worker) -> done
 
 Every request that is submitted ends in exactly one `Ended`, except those that are abandoned.
 """
@@ -175,7 +175,7 @@ class Instance:
     # Requests
 
     def submit(self, on_done: Callable[[Job, Ended], None], work: Callable[[Job], None] | None = None) -> Job:
-        """A request arrives. `work(job)` runs when it was computed and has to lead to one `reply`; None replies at once.
+        """A request arrives. `work(job)` runs when it was computed and leads to one `reply`; None replies at once.
 
         `on_done(job, ended)` is called once, possibly before this returns (refused, full).
         """
@@ -201,7 +201,7 @@ class Instance:
             self._end(job, Ended.SERVED)
 
     def abandon(self, job: Job) -> None:
-        """Nobody waits for `job` any more: it leaves the queue; in a worker it runs on, and its end is told to nobody."""
+        """Nobody waits for `job` any more: it leaves the queue; in a worker it runs on, and nobody is told."""
         job.on_done = None
         if job.phase is _Phase.QUEUED:
             self._leave_queue(job)

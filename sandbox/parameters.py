@@ -21,7 +21,7 @@ target is 0.5 (still 100 % success), 1.13 in the peak where it is 0.85. At 2:2:1
 class Parameters:
     """The parameter table. `_s` is nominal seconds; shares, rates and factors have no unit."""
 
-    # Demand of one request. Log-normal with sigma 0.6: the 99th percentile is four times the median, as in web services.
+    # Demand of one request: log-normal, its 99th percentile is four times the median, as in web services.
     demand_sigma: float = 0.6
     # Part of the demand that is computing; the rest waits for a database or disk and takes no CPU.
     cpu_share: float = 0.6
@@ -85,7 +85,7 @@ class Parameters:
     retry_earn: float = 0.2
     retry_saved_max: float = 10.0
 
-    # backpressure: a queue is short below 8 waiting per worker (8 x 50 ms = 0.4 s), a quarter of where instances refuse.
+    # backpressure: a queue is short below 8 waiting per worker (8 x 50 ms = 0.4 s), a quarter of the limit.
     short_queue_per_worker: int = 8
     # What a shed client is told, in real seconds: the header knows whole seconds only.
     retry_after: int = 1

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from scenario import visits
-from scenario.errors import Problem, number, show, suggestion
+from scenario.errors import Problem, bare, number, show, suggestion
 from scenario.model import DEFAULTS, PAYMENT_LIMIT, USER_ACTIONS, one_name
 from scenario.structure import place_of
 
@@ -27,7 +27,7 @@ def check(suite: Tree, reported: Collection[str]) -> list[Problem]:
 class _Checks:
     def __init__(self, suite: Tree, reported: Collection[str]) -> None:
         self._suite = suite
-        self._reported = reported
+        self._reported = {above for place in reported for above in _at_and_above(place)}
         self._base: Tree = suite.get("base_config", {})
         self._profiles: Tree = suite.get("user_behavior_profiles", {})
         self._defined = {one_name(name): name for name in self._profiles}
@@ -48,7 +48,7 @@ class _Checks:
 
     def _is_whole(self, place: str) -> bool:
         """Whether nothing at or below a place was reported, so that what is there is all that was written."""
-        return not any(one == place or one.startswith((f"{place}.", f"{place}[")) for one in self._reported)
+        return place not in self._reported
 
     def _sums_to_one(self, place: str, parts: Mapping[str, float] | None, what: str) -> bool:
         if not parts or not self._is_whole(place):
@@ -56,7 +56,7 @@ class _Checks:
         total = math.fsum(parts.values())
         if abs(total - 1) <= SUM_TOLERANCE:
             return True
-        listed = ", ".join(f"{_key(name)} {number(part)}" for name, part in parts.items())
+        listed = ", ".join(f"{bare(name)} {number(part)}" for name, part in parts.items())
         self._add(place, f"adds up to {number(total)}, not 1 ({listed})", f"Change the {what} so that they add up to 1")
         return False
 
@@ -189,12 +189,12 @@ class _Checks:
                 how = "a gap" if start > end else "an overlap"
                 text = (
                     f"is {number(start)}, but {before} at minute {number(end)}: "
-                    f"{how} of {number(round(abs(start - end), 6))} minutes"
+                    f"{how} of {number(round(abs(start - end), 6))} min"
                 )
                 self._add(place, text, f"Write {number(end)}, or leave start_minute out")
             duration = phase.get("duration_minutes")
             end = start + duration if start is not None and duration is not None else None
-            before = f"{_key(phase.get('name', f'phase {index}'))} ends"
+            before = f"{bare(phase.get('name', f'phase {index}'))} ends"
 
     def _durations_add_up(self, place: str, scenario: Tree, phases: list[Tree]) -> None:
         where, wanted = self._setting(place, scenario, "test_duration_minutes")
@@ -228,7 +228,7 @@ class _Checks:
             return
         shortest = min(known, key=lambda phase: float(phase["duration_minutes"]))
         shortest_s = shortest["duration_minutes"] * 60
-        name = _key(shortest.get("name", "the shortest phase"))
+        name = bare(shortest.get("name", "the shortest phase"))
         for key in ("ramp_seconds", "data_collection_interval_seconds"):
             where, value = self._effective(place, scenario, key)
             # A ramp as long as its phase would never reach the mix; one decision in a phase is enough.
@@ -287,9 +287,10 @@ class _Checks:
         else:
             needed = visits.ALLOWED["browse_only"]
         if not any(choice[action] for action in needed):
-            text = f"leaves {_key(name)} nothing to do in a session without a cart: {', '.join(needed)} all come to 0"
+            text = f"leaves {bare(name)} nothing to do in a session without a cart: {', '.join(needed)} all come to 0"
             self._add(place, text, "Give one of them a weight above 0 that the profile also gives a probability")
 
 
-def _key(name: str) -> str:
-    return name if name.replace("-", "_").isidentifier() and len(name) <= 64 else show(name)
+def _at_and_above(place: str) -> list[str]:
+    """A place and all that it is a part of: a.b[2].c is a part of a.b[2], a.b and a."""
+    return [place, *(place[:index] for index, char in enumerate(place) if char in ".[")]

@@ -30,7 +30,7 @@ def describe(plan: "Plan") -> list[str]:
 def _head(plan: "Plan") -> list[str]:
     scenario = plan.scenario
     name = f"{scenario.name}: {scenario.description}" if scenario.description else scenario.name
-    sizes = f"{len(scenario.catalogue)} products, {len(scenario.addresses)} addresses, {plan.accounts} accounts"
+    sizes = f"products {len(scenario.catalogue)}, addresses {len(scenario.addresses)}, accounts {plan.accounts}"
     return [
         f"Scenario {name}",
         f"  seed {plan.seed}, time scale {number(plan.time_scale)}, user scale {number(plan.user_scale)}",
@@ -116,7 +116,7 @@ def _expectations(plan: "Plan") -> list[str]:
 
 def _differences(plan: "Plan") -> list[str]:
     lines = [
-        f"{phase.name}: {phase.users_asked} users raised to {phase.users}, one for every profile with a share"
+        f"{phase.name}: users raised from {phase.users_asked} to {phase.users}, one for every profile with a share"
         for phase in plan.phases
         if phase.users > phase.users_asked
     ]

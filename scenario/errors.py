@@ -1,13 +1,16 @@
 """What is wrong with an input, said all at once: every problem with its place and the way out."""
 
 import difflib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 SHOWN_PROBLEMS = 100
 """A hostile file can hold tens of thousands of problems; the message shows this many and says how many more."""
 
 _SHOWN_VALUE_CHARS = 60
+_SHOWN_NAMES = 30
+_COMPARED_NAMES = 1000  # comparing is slow; a file with more names than this is not one that a person reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +45,31 @@ class ScenarioError(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word closest to `word`, or None when none is close."""
-    by_lower = {name.lower(): name for name in known}
+    by_lower = {name.lower(): name for name in itertools.islice(known, _COMPARED_NAMES)}
     close = difflib.get_close_matches(word.lower()[:_SHOWN_VALUE_CHARS], by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """A way out for an unknown word: the closest known word, else all of them."""
-    names = sorted(known)
-    close = did_you_mean(word, names)
-    if close is not None:
-        return f"Did you mean {show(close)}? Known are: {', '.join(names)}"
-    return f"Known are: {', '.join(names)}" if names else "There are none to choose from"
+def suggestion(word: str, known: Collection[str]) -> str:
+    """A way out for an unknown word: the closest known word and all of them."""
+    if not known:
+        return "There are none to choose from"
+    close = did_you_mean(word, known)
+    names = sorted(known) if len(known) <= _SHOWN_NAMES else [*itertools.islice(known, _SHOWN_NAMES)]
+    more = f" and {len(known) - len(names)} more" if len(known) > len(names) else ""
+    listed = f"Known are: {', '.join(bare(name) for name in names)}{more}"
+    return f"Did you mean {show(close)}? {listed}" if close is not None else listed
 
 
 def show(value: object) -> str:
     """A value of a file as text for a message: quoted, without control characters, never long."""
     text = repr(value[: _SHOWN_VALUE_CHARS + 1]) if isinstance(value, str) else str(value)
     return text if len(text) <= _SHOWN_VALUE_CHARS else f"{text[:_SHOWN_VALUE_CHARS]}..."
+
+
+def bare(name: str) -> str:
+    """A name within a sentence: as it is where that can do no harm, else shown like a value."""
+    return name if name.isprintable() and len(name) <= 64 else show(name)
 
 
 def number(value: float) -> str:

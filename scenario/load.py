@@ -28,6 +28,18 @@ from scenario.structure import check_structure
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
+_TIMES: Mapping[str, str] = {
+    "decision_interval_s": "data_collection_interval_seconds",
+    "window_s": "window_seconds",
+    "episode_s": "episode_seconds",
+    "ramp_s": "ramp_seconds",
+    "request_timeout_s": "request_timeout_seconds",
+    "retry_attempts": "retry_attempts",
+    "retry_delay_s": "retry_delay_seconds",
+}
+"""Field of `Scenario` -> key of a file, for the settings that have a default."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScenarioFile:
     """One file that was read without a problem."""
@@ -122,6 +134,7 @@ def _profile(name: str, node: schema.ProfileNode) -> Profile:
 
 def _scenario(name: str, node: schema.ScenarioNode, suite: schema.Suite, profiles: Mapping[str, Profile]) -> Scenario:
     settings = _Settings(suite.base_config, node)
+    times = {field: settings.get(key) for field, key in _TIMES.items()}
     slo_node, weights_node = settings.own("service_slo_ms"), settings.own("reward_weights")
     slo_ms = _listed(slo_node.model_dump(by_alias=True)) if slo_node is not None else {}
     left_out = {service: slo for service, slo in DEFAULTS["service_slo_ms"].items() if service not in slo_ms}
@@ -144,13 +157,7 @@ def _scenario(name: str, node: schema.ScenarioNode, suite: schema.Suite, profile
         addresses=tuple(Address(**address.model_dump()) for address in suite.shipping_addresses),
         total_users=settings.own("total_users"),
         max_concurrent_users=settings.own("max_concurrent_users"),
-        decision_interval_s=settings.get("data_collection_interval_seconds"),
-        window_s=settings.get("window_seconds"),
-        episode_s=settings.get("episode_seconds"),
-        ramp_s=settings.get("ramp_seconds"),
-        request_timeout_s=settings.get("request_timeout_seconds"),
-        retry_attempts=settings.get("retry_attempts"),
-        retry_delay_s=settings.get("retry_delay_seconds"),
+        **times,
         base_url=suite.base_config.base_url,
         service_slo_ms={service: {**left_out, **slo_ms}[service] for service in SERVICES},
         reward_weights=weights_node.model_dump() if weights_node is not None else DEFAULTS["reward_weights"],

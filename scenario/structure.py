@@ -55,8 +55,8 @@ def check_structure(tree: Any) -> tuple[FileNode | None, dict[str, Any], list[Pr
         return FileNode.model_validate(tree), tree, []
     except ValidationError as error:
         errors: list[Any] = error.errors(include_url=False, include_context=True)
-    unknown = [one["loc"] for one in errors if one["type"] == "extra_forbidden"]
-    problems = [_problem(one) for one in errors if not _is_misspelt(one, unknown)]
+    misspelt = {_meant(one["loc"]) for one in errors if one["type"] == "extra_forbidden"}
+    problems = [_problem(one) for one in errors if one["type"] != "missing" or one["loc"] not in misspelt]
     for one in errors:
         _take_out(tree, one)
     return None, tree, list(dict.fromkeys(problems))  # an empty pair is told once, not per end
@@ -107,8 +107,6 @@ def _words(kind: str, error: Any) -> tuple[str, str]:
         words, key = _BOUNDS[kind]
         bound = number(context[key])
         return f"is {_short(value)}, which is not {words} {bound}", f"Give a number {words} {bound}"
-    if kind == "string_unicode":
-        return f"{show(value)} is not text that can be written to a file", "Remove its half characters (surrogates)"
     if kind == "string_type":
         return f"is {_kind(value)}, not text", "Put it in quotes"
     if kind == "literal_error":
@@ -159,14 +157,11 @@ def _unknown(loc: Loc) -> Problem:
     return Problem(place, text, suggestion(key, known))
 
 
-def _is_misspelt(error: Any, unknown: list[Loc]) -> bool:
-    """A missing key whose misspelt form is there: one mistake, told once."""
-    loc: Loc = error["loc"]
-    return error["type"] == "missing" and any(
-        other[:-1] == loc[:-1] and did_you_mean(str(other[-1]), _keys_at(loc[:-1])) == loc[-1]
-        for other in unknown
-        if str(other[-1]) not in NOT_SUPPORTED
-    )
+def _meant(loc: Loc) -> Loc | None:
+    """The place that an unknown key was meant for. A key missing there is the same mistake, told once."""
+    key = str(loc[-1])
+    close = None if key in NOT_SUPPORTED else did_you_mean(key, _keys_at(loc[:-1]))
+    return None if close is None else (*loc[:-1], close)
 
 
 def _hint(loc: Loc) -> str:
@@ -183,25 +178,18 @@ def _take_out(tree: Any, error: Any) -> None:
     loc: Loc = error["loc"]
     if loc[-1] == "[key]" or (error["type"] == "missing" and isinstance(loc[-1], str)):
         return
-    parents: list[tuple[Any, int | str]] = []
-    node = tree
-    for part in loc:
-        inside = isinstance(node, dict) and part in node
-        inside = inside or (isinstance(node, list) and isinstance(part, int) and part < len(node))
-        if not inside:
-            break
-        parents.append((node, part))
-        node = node[part]
-    if not parents:
-        return
-    parent, part = parents[-1]
-    if error["type"] in ("model_type", "model_attributes_type"):
-        parent[part] = {}
-        return
-    for parent, part in reversed(parents):  # a wrong end of a pair takes the pair with it
-        if isinstance(parent, dict):
-            del parent[part]
-            return
+    empty = error["type"] in ("model_type", "model_attributes_type")
+    while not empty and isinstance(loc[-1], int):  # a wrong end of a pair takes the pair with it
+        loc = loc[:-1]
+    parent = tree
+    for part in loc[:-1]:
+        if isinstance(parent, dict) and part not in parent:
+            return  # an earlier error took it out
+        parent = parent[part]
+    if empty:
+        parent[loc[-1]] = {}
+    else:
+        parent.pop(loc[-1], None)
 
 
 # Which keys exist where

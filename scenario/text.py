@@ -23,6 +23,7 @@ _NULL = re.compile(r"null|~|")
 _BOOL = re.compile(r"true|false")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 
 
@@ -64,6 +65,8 @@ def _read_yaml(text: str, problems: list[Problem]) -> Any:
         mark = error.problem_mark or error.context_mark
         place = _at(mark) if mark is not None else ""
         raise _Stop(Problem(place, f"is not YAML: {_said(error)}", _yaml_way_out(text, mark))) from None
+    except (ValueError, OverflowError):  # from chr(): PyYAML does not look at what \U escapes name
+        raise _Stop(Problem("", "holds an escape such as \\U00110000 that names no character", "Remove it")) from None
     except yaml.reader.ReaderError as error:
         what = f"holds the character {error.character!r} ({error.reason})"
         raise _Stop(Problem(f"character {error.position}", what, "Remove it")) from None
@@ -121,7 +124,8 @@ class _YamlReader:
                 event, f"a tag ({show(event.tag)[1:-1]})", "Remove it; values are typed by how they are written"
             )
         if isinstance(event, yaml.ScalarEvent):
-            return _typed(event) if event.tag is None else event.value
+            value = _typed(event) if event.tag is None else event.value
+            return _whole_text(value, place, self._problems)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(place, depth)
         return self._mapping(place, depth)
@@ -139,7 +143,8 @@ class _YamlReader:
             inside = _join(place, key) if isinstance(key, str) else place
             value = self._value(next(self._events), inside, depth + 1)
             if not isinstance(key, str):
-                problem = f"the key {show(key)} (line {event.start_mark.line + 1}) is not text"
+                written = event.value if isinstance(event, yaml.ScalarEvent) else "that is a list or a mapping"
+                problem = f"the key {written[:40]} (line {event.start_mark.line + 1}) is not text"
                 self._problems.append(Problem(_shown(place), problem, "Put it in quotes if it is a name"))
             elif key in mapping:
                 problem = f"the key is there twice (again in line {event.start_mark.line + 1})"
@@ -216,11 +221,12 @@ class _Walk:
             return self._mapping(value, place, depth)
         if isinstance(value, list):
             return [self.plain(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)]
-        return value
+        return _whole_text(value, place, self._problems)
 
     def _mapping(self, pairs: _Pairs, place: str, depth: int) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
-        for key, item in pairs:
+        for raw_key, item in pairs:
+            key = _whole_text(raw_key, place, self._problems)
             inside = _join(place, key)
             value = self.plain(item, inside, depth + 1)
             if key in mapping:
@@ -228,6 +234,16 @@ class _Walk:
             else:
                 mapping[key] = value
         return mapping
+
+
+def _whole_text(value: Any, place: str, problems: list[Problem]) -> Any:
+    """The value, with half characters (lone surrogates) reported and replaced: they can be written to no file."""
+    if not isinstance(value, str) or not _SURROGATE.search(value):
+        return value
+    problems.append(
+        Problem(_shown(place), f"{show(value)} holds half a character", "Remove the escape, or write both halves")
+    )
+    return _SURROGATE.sub("?", value)
 
 
 def _too_deep(place: str) -> Problem:

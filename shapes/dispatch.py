@@ -37,7 +37,7 @@ class MixState:
 
     mix: dict[str, int] | None = None  # class name -> users, as last asked for; None: no run, or one without a mix
     cycle: int = 0  # serial number of the latest dispatch cycle; older ones end
-    stopping: dict[str, int] = field(default_factory=dict)  # worker id -> users still finishing, in its last report
+    alive: dict[str, int] = field(default_factory=dict)  # worker id -> users in its last report, stopping ones too
 
 
 def install(environment: Environment, stop_timeout_s: float) -> None:
@@ -63,11 +63,10 @@ def install(environment: Environment, stop_timeout_s: float) -> None:
     patches.let_users_leave_in_order(runner)
     if isinstance(runner, WorkerRunner):
         patches.memoise_default_options()
-        patches.report_stopping_users(runner)
     if isinstance(runner, MasterRunner):
 
         def note(client_id: str, data: Mapping[str, Any], **_: Any) -> None:
-            state.stopping[client_id] = data.get(patches.STOPPING_KEY, 0)
+            state.alive[client_id] = data["user_count"]
 
         environment.events.worker_report.add_listener(note)  # type: ignore[no-untyped-call]
 
@@ -90,10 +89,10 @@ def running_counts(runner: Runner) -> dict[str, int]:
 class MixDispatcher(UsersDispatcher):
     """Brings about `{user class: users}` exactly; without such a mix it is Locust's own dispatcher.
 
-    A new mix is approached at the spawn rate, an exchange of one user for another counting as one. What is missing
-    from the mix before it (users that ended, a lost worker) is made good at once, in the first iteration, as is
-    everything when Locust itself starts a cycle to rebalance: those users were ramped up already.
-    Every cycle yields at least once, so that asking for the same mix again sends its absolute counts again.
+    A new mix is approached at the spawn rate, an exchange of one user for another counting as one. Users of a lost
+    worker are made good at once, as is everything when Locust itself starts a cycle to rebalance: they were ramped up
+    already. Every cycle yields at least once: asking for the same mix again sends its absolute counts again, and
+    workers replace users that ended by themselves.
     """
 
     state: ClassVar[MixState]  # of the environment; set on the subclass that `install` makes
@@ -126,17 +125,17 @@ class MixDispatcher(UsersDispatcher):
         user_classes: list[type[User]] | Mapping[type[User], int] | None = None,
     ) -> None:
         """Begin a cycle; a mapping is the exact mix and has to add up to `target_user_count`."""
-        before = self.state.mix
         if isinstance(user_classes, Mapping):
             self.state.mix = self._checked(target_user_count, user_classes)
         elif self.state.mix is None:
             super().new_dispatch(target_user_count, spawn_rate, user_classes)
             return
-        elif target_user_count != (planned := sum(self.state.mix.values())):
-            logger.warning("The plan says %d users; %d asked for by hand are ignored", planned, target_user_count)
+        else:
+            if target_user_count != (planned := sum(self.state.mix.values())):
+                logger.warning("The plan says %d users; %d asked for by hand are ignored", planned, target_user_count)
+            self._owed = mixes.changes(mixes.counts(self._users_on_workers), self.state.mix)
         mix = dict(self.state.mix)
         super().new_dispatch(sum(mix.values()), spawn_rate, None)
-        self._owed = mixes.changes(mixes.counts(self._users_on_workers), before or {})
         self.state.cycle += 1
         self._dispatcher_generator = self._cycle(self.state.cycle, mix)
 
@@ -188,4 +187,4 @@ class MixDispatcher(UsersDispatcher):
 
 def _forget(state: MixState) -> None:
     state.mix = None
-    state.stopping.clear()
+    state.alive.clear()

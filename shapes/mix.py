@@ -52,8 +52,8 @@ def counts(placement: Placement) -> dict[str, int]:
 def advance(placement: Placement, target: Mix, limit: int) -> int:
     """Move `placement` towards `target` by at most `limit` changes, in place; return the changes made.
 
-    The total moves straight to the target's total and never past it. Users are removed from the fullest worker that
-    has one of the class and added to the emptiest worker. With `limit >= changes(counts(placement), target)` the
+    First the total moves straight to the target's, then users are exchanged. They are removed from the fullest worker
+    that has one of the class and added to the emptiest. With `limit >= changes(counts(placement), target)` the
     target is reached.
     """
     have = counts(placement)
@@ -61,15 +61,15 @@ def advance(placement: Placement, target: Mix, limit: int) -> int:
     wanted = sum(target.values())
     made = 0
     while made < limit:
-        surplus = _largest_surplus(have, target)
-        deficit = _largest_deficit(have, target)
+        surplus = _largest_surplus(have, target) if running >= wanted else None
+        deficit = _largest_deficit(have, target) if running <= wanted else None
         if surplus is None and deficit is None:
             break
         if surplus is not None:
             _remove(placement, surplus)
             have[surplus] -= 1
             running -= 1
-        if deficit is not None and running < wanted:
+        if deficit is not None:
             _add(placement, deficit)
             have[deficit] = have.get(deficit, 0) + 1
             running += 1

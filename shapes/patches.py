@@ -15,28 +15,12 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
 logger = logging.getLogger(__name__)
 
-STOPPING_KEY = "stopping_users"  # in a worker's report: users told to stop that still finish what they do
-
 
 def let_users_leave_in_order(runner: Runner) -> None:
     """Make a runner that owns users count and stop them as `_OrderlyStop` describes; once per runner."""
     if isinstance(runner, LocalRunner | WorkerRunner) and not isinstance(runner, _OrderlyStop):
         # The class of this one runner: other environments of the process keep Locust's own.
         runner.__class__ = type(type(runner).__name__, (_OrderlyStop, type(runner)), {})
-
-
-def stopping_count(runner: Runner) -> int:
-    """Users of this process that were told to stop and are still finishing."""
-    return sum(_is_stopping(user) for user in _users(runner))
-
-
-def report_stopping_users(runner: WorkerRunner) -> None:
-    """Add `stopping_count` to every report that this worker sends to the master."""
-
-    def add(client_id: str, data: dict[str, Any], **_: Any) -> None:
-        data[STOPPING_KEY] = stopping_count(runner)
-
-    runner.environment.events.report_to_master.add_listener(add)  # type: ignore[no-untyped-call]
 
 
 def memoise_default_options() -> None:
@@ -96,7 +80,7 @@ class _OrderlyStop(Runner):
 
 def _users(runner: Runner) -> Iterator[User]:
     for greenlet in list(runner.user_greenlets):
-        if greenlet.args:  # gevent clears them when the greenlet dies
+        if greenlet.args:  # gevent clears them when the greenlet is killed, though its on_stop may still run
             yield greenlet.args[0]
 
 

@@ -184,7 +184,7 @@ class Timeline(LoadTestShape):
         if self._drain_ends is None:
             grace_s = 2 * WORKER_REPORT_INTERVAL if isinstance(runner, MasterRunner) else DRAIN_GRACE_S
             self._drain_ends = now + runner.environment.stop_timeout + grace_s
-            self._state().stopping.clear()
+            self._state().alive.clear()
             return self._order_for({}, ask_again=False)
         left = self._users_left(runner)
         if left == 0:
@@ -198,11 +198,11 @@ class Timeline(LoadTestShape):
         """Users still alive, stopping ones included; None while a worker has not reported since the drain began."""
         if not isinstance(runner, MasterRunner):
             return runner.user_count
-        stopping = self._state().stopping
+        alive = self._state().alive
         workers = [client.id for client in runner.clients.ready + runner.clients.spawning + runner.clients.running]
-        if any(worker not in stopping for worker in workers):
+        if any(worker not in alive for worker in workers):
             return None
-        return runner.user_count + sum(stopping[worker] for worker in workers)
+        return sum(alive[worker] for worker in workers)
 
     def _fail(self, error: Exception) -> None:
         self._failed = True

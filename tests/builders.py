@@ -116,7 +116,13 @@ def scenario(phases: Mapping[str, float] | None = None, **special: Any) -> Scena
         mix = {"quick_browser": 0.5, "careful_shopper": 0.5}
         made.append(
             replace(
-                first, name=name, start_min=start_min, duration_min=minutes, users=20, intensity="medium", distribution=mix
+                first,
+                name=name,
+                start_min=start_min,
+                duration_min=minutes,
+                users=20,
+                intensity="medium",
+                distribution=mix,
             )
         )
     defaults = {"window_s": 10.0, "episode_s": 30.0, "decision_interval_s": 2.0, "ramp_s": 6.0}
@@ -136,7 +142,9 @@ def run(planned: Plan | None = None, run_id: str = "run", **tables: Any) -> Run:
         manifest={**manifest(planned, run_id), **special.get("manifest", {})},
         incarnations=(),
         names=special.get("names", NAMES),
-        events=tuple(special.get("events", ({"t_ns": START_NS, "kind": "phase", "phase": "morning", "run_time_s": 0.0},))),
+        events=tuple(
+            special.get("events", ({"t_ns": START_NS, "kind": "phase", "phase": "morning", "run_time_s": 0.0},))
+        ),
         losses=tuple(special.get("losses", ())),
         **{name: tables.get(name, rows(name, [])) for name in _TABLES},
     )
@@ -218,7 +226,12 @@ def samples(planned: Plan, rng: np.random.Generator, until_s: float | None = Non
 
 
 def requests(
-    planned: Plan, decided: Any, rng: np.random.Generator, count: int, until_s: float | None = None, start_s: float = 0.0
+    planned: Plan,
+    decided: Any,
+    rng: np.random.Generator,
+    count: int,
+    until_s: float | None = None,
+    start_s: float = 0.0,
 ) -> Any:
     """Requests at random times to random services, one in ten failed, each under the action then in force."""
     start_ns = START_NS + rng.integers(round(start_s * 1e9), round((until_s or planned.duration_s) * 1e9), count)
@@ -269,14 +282,24 @@ def sessions(rng: np.random.Generator, count: int, planned: Plan) -> Any:
 
 
 def random_run(
-    seed: int = 7, count: int = 3000, planned: Plan | None = None, run_id: str = "run", missing: float = 0.1, **special: Any
+    seed: int = 7,
+    count: int = 3000,
+    planned: Plan | None = None,
+    run_id: str = "run",
+    missing: float = 0.1,
+    **special: Any,
 ) -> Run:
     """A complete run of random facts."""
     rng = np.random.default_rng(seed)
     planned = planned or plan()
     decided = decisions(planned, rng)
     users = [
-        {"t_ns": at(second), "kind": "users", "run_time_s": float(second), "counts": {"quick_browser": 7, "careful_shopper": 5}}
+        {
+            "t_ns": at(second),
+            "kind": "users",
+            "run_time_s": float(second),
+            "counts": {"quick_browser": 7, "careful_shopper": 5},
+        }
         for second in range(1, int(planned.duration_s))
     ]
     return run(

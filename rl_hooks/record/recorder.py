@@ -34,8 +34,8 @@ MAX_NAME = 128
 _METHODS = {method.name: int(method) for method in Method}
 _USER_ACTIONS = {action.name.lower(): int(action) for action in UserAction}
 _FAILURES = {None: int(Failure.NONE)} | {failure.name.lower(): int(failure) for failure in Failure if failure}
-_INTENTS = {intent.name.lower(): int(intent) for intent in Intent}
-_OUTCOMES = {outcome.name.lower(): int(outcome) for outcome in Outcome}
+_INTENTS = {intent.name: int(intent) for intent in Intent}
+_OUTCOMES = {outcome.name: int(outcome) for outcome in Outcome}
 _NO_ACTION: tuple[str | None, int, Mapping[str, str], float] = (None, MISSING_U8, {}, NAN)
 _pack_ended = ENDED.pack_into
 # geventhttpclient keeps headers as lower-case name -> (name, value). Reading that costs half of its own lookup; where
@@ -170,11 +170,11 @@ class Recorder:
     def session_ended(self, summary: Any) -> None:
         """Write the row of a session. `summary` has the columns of SESSIONS, with names instead of ids."""
         try:
-            actions = summary.user_actions
+            visits = summary.visits
             self.writer.tables["sessions"].append(
                 summary.start_ns,
-                round(summary.duration_s * 1e6),
-                round(summary.planned_s * 1e6),
+                summary.duration_us,
+                summary.planned_us,
                 summary.slot,
                 summary.session,
                 summary.account,
@@ -182,16 +182,16 @@ class Recorder:
                 self._phases[summary.phase],
                 summary.pages_planned,
                 summary.pages,
-                actions["browse"],
-                actions["search"],
-                actions["cart"],
-                actions["order"],
-                actions["profile"],
+                visits.get("browse", 0),
+                visits.get("search", 0),
+                visits.get("cart", 0),
+                visits.get("order", 0),
+                visits.get("profile", 0),
                 summary.cart_adds,
                 summary.orders_placed,
                 summary.orders_paid,
-                _INTENTS[summary.intent],
-                _OUTCOMES[summary.outcome],
+                _INTENTS[summary.intent.name],
+                _OUTCOMES[summary.outcome.name],
             )
         except Exception as error:  # noqa: BLE001  (as in on_request)
             self._lost("session", error)

@@ -1,7 +1,8 @@
 """cart-service: one cart per account."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sandbox.shop import rules
 from sandbox.shop.accounts import User
@@ -95,8 +96,8 @@ class Carts:
         sku: str = body["productId"]
         inventory = self._inventory
 
-        def then(answers: "list[Response | None] | tuple[Response | None, ...] | object") -> Reply:
-            product, stock = answers  # type: ignore[misc]
+        def then(answers: Sequence[Response | None]) -> Reply:
+            product, stock = answers
             if product is None or stock is None:
                 return upstream_failed("inventory-service")
             if product.status != 200:
@@ -152,21 +153,20 @@ class Carts:
         cart.lines = {}
         self._touch(cart)
 
-    def _add_line(self, user: User, request: Request, body: dict[str, object]) -> Response:
+    def _add_line(self, user: User, request: Request, body: dict[str, Any]) -> Response:
         cart = self._get_or_make(user, request)
-        sku, price, units = str(body["productId"]), body["price"], body["quantity"]
-        image = body.get("productImage")
+        sku = body["productId"]
         line = cart.lines.get(sku)
-        quantity = int(str(units)) + (line.quantity if line is not None else 0)
+        quantity = body["quantity"] + (line.quantity if line is not None else 0)
         if quantity > rules.MAX_QUANTITY:
             return error(400, f"quantity: a cart holds at most {rules.MAX_QUANTITY} of a product")
         if quantity > self._inventory.available(sku):
             return error(400, "quantity: not enough in stock")
         cart.lines[sku] = Line(
             product_id=sku,
-            product_name=str(body["productName"]),
-            product_image=None if image is None else str(image),
-            price=float(str(price)),
+            product_name=body["productName"],
+            product_image=body.get("productImage"),
+            price=body["price"],
             quantity=quantity,
             added_at=self._wall_clock() if line is None else line.added_at,
         )

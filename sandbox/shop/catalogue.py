@@ -55,7 +55,9 @@ def read_catalogue(text: str) -> tuple[Product, ...]:
     problems: list[str] = []
     products = [_product(item, f"[{position}]", problems) for position, item in enumerate(given)]
     skus = [product.sku for product in products if product is not None]
-    problems += [f"sku {sku!r} stands there {skus.count(sku)} times" for sku in sorted({s for s in skus if skus.count(s) > 1})]
+    problems += [
+        f"sku {sku!r} stands there {skus.count(sku)} times" for sku in sorted({s for s in skus if skus.count(s) > 1})
+    ]
     if problems:
         raise CatalogueError(problems)
     return tuple(product for product in products if product is not None)

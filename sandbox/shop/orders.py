@@ -1,6 +1,6 @@
 """order-service: from a cart to an order.
 
-    POST /api/orders -> read the cart -> reserve stock, a call per item -> authorise the payment -> clear the cart -> commit
+    POST /api/orders -> read the cart -> reserve stock (a call per item) -> authorise payment -> clear cart -> commit
 
 Until the commit nothing has changed but the reservation, which is released when any step fails: no order without stock,
 no stock lost, no cart emptied for nothing. The authorisation is load on payment-service only; the order is paid by the
@@ -9,6 +9,7 @@ client's own POST /api/payments.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sandbox.shop import rules
 from sandbox.shop.accounts import User
@@ -85,7 +86,7 @@ class Orders:
         placing = _Placing(self, user, body)
         return FanOut((Call("cart-service", "GET", placing.read_cart),), placing.reserve, placing.give_up)
 
-    def commit(self, user: User, body: dict[str, object], lines: Sequence[Line], total: float) -> Response:
+    def commit(self, user: User, body: dict[str, Any], lines: Sequence[Line], total: float) -> Response:
         """The order exists from here on."""
         order = Order(
             id=len(self._by_id) + 1,
@@ -115,7 +116,7 @@ class Orders:
 class _Placing:
     """One order on its way; a step per method."""
 
-    def __init__(self, orders: Orders, user: User, body: dict[str, object]) -> None:
+    def __init__(self, orders: Orders, user: User, body: dict[str, Any]) -> None:
         self._orders = orders
         self._user = user
         self._body = body

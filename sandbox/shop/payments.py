@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sandbox.shop import rules
 from sandbox.shop.accounts import User
@@ -18,7 +19,7 @@ class Payment:
 
     id: int
     owner_id: int
-    body: dict[str, object]
+    body: dict[str, Any]
     status: str
     created_at: str
 

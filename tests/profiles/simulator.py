@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 from profiles import journeys, shop
 from profiles.answers import Answer, Failure
 from profiles.session import Session, SessionKey, Visit
 from scenario.load import load_file
-from scenario.model import Scenario
+from scenario.model import Address, Product, Scenario
 
 CONFIG = Path(__file__).parents[2] / "configs" / "comprehensive_rl_training_config.yaml"
 ACCOUNT = shop.Credentials("a@shoppers.example", "Pw1-secret", "A", "B")
@@ -71,6 +72,26 @@ class MemoryShop:
         return shop.CartSeen(dict(self.cart), 9.5)
 
 
+class Made(NamedTuple):
+    """A page visit that was made, without its generator: thousands of sessions are kept."""
+
+    page: int
+    user_action: str
+    forced: bool
+    product: str
+    query: str
+    opened: tuple[Product, ...]
+    change_u: float
+    address: Address
+
+    @classmethod
+    def of(cls, visit: Visit) -> "Made":
+        product, query = visit.product.sku, visit.query
+        return cls(
+            visit.page, visit.user_action, visit.forced, product, query, visit.opens, visit.change_u, visit.address
+        )
+
+
 @dataclass
 class Run:
     """What came of one simulated session."""
@@ -78,7 +99,7 @@ class Run:
     session: Session
     shop: MemoryShop
     end_s: float = 0.0
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[Made] = field(default_factory=list)
     starts_s: list[float] = field(default_factory=list)
     calls: dict[str, Counter[str]] = field(default_factory=dict)  # kind of visit -> endpoint -> calls
     kinds: Counter[str] = field(default_factory=Counter)
@@ -97,7 +118,7 @@ def simulate(
     fails: Callable[[shop.Step], bool] = lambda step: False,
     leftover: Mapping[str, int] | None = None,
 ) -> Run:
-    """Runs `session` as a user does. `request_s` is how long each request takes, `fails` which of them fail for good."""
+    """Runs `session` as a user does. `request_s`: how long each request takes. `fails`: which of them fail for good."""
     run = Run(session, MemoryShop(leftover))
     now_s = 0.0
     at = phases or (lambda _: (pace, WEIGHTS))
@@ -112,17 +133,25 @@ def simulate(
             return Answer(500, 0, Failure.STATUS, "status 500")
         return run.shop.answer(step)
 
+    def think() -> None:
+        nonlocal now_s
+        assert visit is not None
+        now_s = min(now_s + visit.think_s(session.profile), max(now_s, session.length_s))
+
+    def is_over() -> bool:
+        return session.is_over(now_s)
+
+    counter: Counter[str]
+    visit: Visit | None = None
     while True:
         now_s = max(now_s, session.due_s)
-        if session.is_over(now_s):
+        if is_over():
             run.end_s = now_s
             return run
         pace_now, weights = at(now_s)
-        counter: Counter[str] = Counter()
+        counter = Counter()
         if session.user_id is None:
-            journeys.run(
-                journeys.sign_in(session, ACCOUNT, True), send, lambda: None, lambda: session.is_over(now_s)
-            )
+            journeys.run(journeys.sign_in(session, ACCOUNT, True), send, lambda: None, is_over)
             if session.user_id is None:
                 session.skip_visit(now_s, pace_now)
                 continue
@@ -131,14 +160,9 @@ def simulate(
         if visit is None:
             continue
         run.starts_s.append(now_s)
-        run.visits.append(visit)
+        run.visits.append(Made.of(visit))
         kind = _kind(session, visit)
-
-        def think(visit: Visit = visit) -> None:
-            nonlocal now_s
-            now_s += visit.think_s(session.profile)
-
-        journeys.run(journeys.page_visit(session, visit), send, think, lambda: session.is_over(now_s))
+        journeys.run(journeys.page_visit(session, visit), send, think, is_over)
         if counter[shop.SUMMARY.key]:
             run.calls.setdefault(kind, Counter()).update(counter)
             run.kinds[kind] += 1
@@ -160,7 +184,12 @@ def _kind(session: Session, visit: Visit) -> str:
 def sessions(profile: str, count: int, seed: int = 1) -> list[Session]:
     scenario = comprehensive()
     return [
-        Session(scenario.profiles[profile], SessionKey(seed, profile, n % 40, n // 40), scenario.catalogue, scenario.addresses)
+        Session(
+            scenario.profiles[profile],
+            SessionKey(seed, profile, n % 40, n // 40),
+            scenario.catalogue,
+            scenario.addresses,
+        )
         for n in range(count)
     ]
 

@@ -197,8 +197,19 @@ def test_users_per_profile_equal_the_plan_in_every_phase(timeline_runs: dict[str
         last_tick = [tick for tick in lab.ticks() if window[0] <= tick["t"] < window[1]][-1]
         assert last_tick["planned"] == wanted
         assert last_tick["actual"] == wanted
-    assert lab.ticks()[-1]["planned"] == ZERO  # the drain
     assert "order is sent again" not in lab.logs()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_run_ends_when_the_last_user_has_left(timeline_runs: dict[str, Lab], mode: str) -> None:
+    lab = timeline_runs[mode]
+    end = lab.ticks()[-1]
+    assert end["planned"] == end["actual"] == ZERO
+    for path in lab.folder.glob("users-*.jsonl"):
+        before = [row for row in lab.rows(path.name) if row["t"] <= end["t"]]
+        assert before[-1]["running"] == {}
+        assert before[-1]["stopping"] == 0
+    assert "users still there" not in lab.logs()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -254,4 +265,6 @@ def test_a_second_run_in_the_same_process_follows_the_plan(second_runs: dict[str
     for _, mix in TWO_PHASES:
         assert ZERO | mix in carried_out
     assert second[-1]["planned"] == ZERO
+    # The second run begins at once; the workers sleep for the stop timeout before they are ready again.
+    assert ("The timeline waits for the first worker" in lab.logs()) == (mode == "master")
     assert lab.requests()["aborted"] == 0

@@ -9,7 +9,7 @@ import gevent
 import pytest
 from locust import User, constant, task
 from locust.env import Environment
-from locust.runners import STATE_RUNNING
+from locust.runners import STATE_RUNNING, WorkerNode
 
 from shapes.dispatch import install
 from shapes.timeline import RESEND_AFTER_TICKS, RESEND_STEP, Timeline
@@ -30,6 +30,19 @@ class Beta(Alpha):
 
 class Twin(Alpha):
     pass
+
+
+class Stubborn(User):
+    """Does not end when asked, and takes long to end when killed."""
+
+    profile_name = "stubborn"
+
+    @task
+    def work(self) -> None:
+        gevent.sleep(60)
+
+    def on_stop(self) -> None:
+        gevent.sleep(60)
 
 
 class Plain(User):
@@ -56,14 +69,18 @@ def started() -> Iterator[list[Environment]]:
 
 
 def timeline_for(
-    started: list[Environment], plan: Steady | None, classes: tuple[type[User], ...] = (Alpha, Beta), wired: bool = True
+    started: list[Environment],
+    plan: Steady | None,
+    classes: tuple[type[User], ...] = (Alpha, Beta),
+    wired: bool = True,
+    stop_timeout_s: float = 5.0,
 ) -> Timeline:
     timeline = Timeline()
     environment = Environment(user_classes=list(classes), shape_class=timeline)
     environment.create_local_runner()
     started.append(environment)
     if wired:
-        install(environment, stop_timeout_s=5.0)
+        install(environment, stop_timeout_s=stop_timeout_s)
     if plan is not None:
         timeline.plan_for = lambda _: plan
     timeline.reset_time()
@@ -178,6 +195,39 @@ def test_an_order_that_is_not_carried_out_is_given_again_and_said(
         "Users differ from the plan (Alpha 0 instead of 3, Beta 0 instead of 1): the order is sent again"
     )
     assert len(caplog.messages) == 2
+
+
+def test_workers_that_came_while_locust_was_busy_get_their_order_with_the_next_tick(started: list[Environment]) -> None:
+    timeline = timeline_for(started, Steady({"alpha": 2}))
+    runner = started[0].runner
+    runner.state = STATE_RUNNING
+    runner._users_dispatcher = started[0].dispatcher_class([WorkerNode("host_0")], [Alpha, Beta])
+    users, rate, mix = timeline.tick()
+    runner._users_dispatcher.new_dispatch(users, rate, mix)
+    list(runner._users_dispatcher)
+    assert timeline.tick() == (users, rate, mix)
+    runner._users_dispatcher.add_worker(WorkerNode("host_1"))
+    assert timeline.tick() == (users, rate + RESEND_STEP, mix)
+
+
+def test_users_that_do_not_finish_in_time_are_ended_and_counted(
+    started: list[Environment], caplog: pytest.LogCaptureFixture
+) -> None:
+    timeline_for(started, Steady({"stubborn": 2}, duration_s=1.5), (Stubborn,), stop_timeout_s=0.5)
+    runner = started[0].runner
+    runner.start_shape()
+    shape = runner.shape_greenlet
+    with gevent.Timeout(30):
+        shape.join()
+    assert runner.user_count == 2
+    runner.user_greenlets.kill()
+    assert [message for message in caplog.messages if "users" in message] == [
+        (
+            "2 users did not finish within the stop timeout of 0.5 s and are ended now, requests in flight are cut. "
+            "Use a longer --stop-timeout."
+        ),
+        "The run ends with 2 users still there",
+    ]
 
 
 def test_classes_that_the_plan_does_not_name_are_ordered_to_zero(started: list[Environment]) -> None:

@@ -62,7 +62,8 @@ _AFTER = {
 def transitions(data: Dataset, part: str) -> pa.Table:
     """The transitions of one part of the split, in order of run, service and time."""
     rows = data.rows(part)
-    frame = data.frame[rows].assign(reward_01=data.frame["reward"])  # all rewards lie in [0, 1] as they are
+    frame = data.frame[rows]
+    frame = frame.assign(reward_01=frame["reward"])  # all rewards lie in [0, 1] as they are
     observation, after = data.observation[rows], data.next_observation[rows]
     columns = {name: _plain(frame[name], kind) for name, kind in _BEFORE.items()}
     columns.update(_features("obs", observation))

@@ -1,0 +1,192 @@
+"""`python -m sandbox`: the sandbox on one port, until Ctrl-C."""
+
+import argparse
+import errno
+import ipaddress
+import math
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from sandbox.clock import Clock
+from sandbox.parameters import Parameters, dynamics_scale
+from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, read_catalogue
+from sandbox.sizing import ExpectError, Sizing, read_expectation, size
+from sandbox.world import World
+
+DEFAULT_UTILIZATION, HEALTHY_UTILIZATION = 0.85, 0.5
+
+Read = TypeVar("Read")
+
+
+class OptionError(Exception):
+    """An option that cannot be used; the text is for the person who gave it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sandbox; the exit code: 0 after a stop, 2 when it could not start."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except OptionError as problem:
+        print(f"sandbox: {problem}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    products = _catalogue(options.catalogue)
+    sizing = _sizing(options)
+    parameters = replace(Parameters(), weather=not options.healthy).scaled(options.time_scale)
+    if options.parent is not None and sys.platform == "win32":
+        raise OptionError("--parent does not work on Windows: leave it out and stop the sandbox with Ctrl-C")
+    sock = _bind(options.host, options.port)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    origin = f"http://{host}:{sock.getsockname()[1]}"
+    for line in _opening(options, sizing, parameters):
+        print(line)
+
+    def make_world(clock: Clock) -> World:
+        return World(
+            clock, parameters, sizing, seed=options.seed, products=products, start_unix_s=time.time() - clock.now()
+        )
+
+    def on_ready(world: World) -> None:
+        del world
+        print(f"sandbox ready: {origin}/proxy state={origin}/state metrics={origin}/metrics", flush=True)
+
+    from sandbox.server import serve  # here, so that wrong options are answered without loading a server
+
+    world = serve(make_world, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready)
+    for line in _closing(world):
+        print(line)
+    sys.stdout.flush()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox",
+        description="A load balancer in front of a shop of five services with three instances each, to run against.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (default: %(default)s)")
+    parser.add_argument(
+        "--time-scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="service times, timeouts and weather are divided by min(S, 10) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--healthy",
+        action="store_true",
+        help="utilization 0.5 and no antagonists, pauses or incidents: everything succeeds",
+    )
+    parser.add_argument(
+        "--utilization",
+        type=float,
+        metavar="U",
+        help=f"of the busiest service's workers at the expected load (default: {DEFAULT_UTILIZATION},"
+        f" {HEALTHY_UTILIZATION} with --healthy)",
+    )
+    parser.add_argument(
+        "--expect",
+        metavar="FILE_OR_JSON",
+        help='expected calls per second of real time, as {"cart-service POST /api/cart/items": 12.3, ...}',
+    )
+    parser.add_argument("--catalogue", metavar="FILE", help="products to sell: a JSON list of sku, name, ... price")
+    parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process is gone")
+    return parser
+
+
+def _sizing(options: argparse.Namespace) -> Sizing:
+    utilization = options.utilization
+    if utilization is None:
+        utilization = HEALTHY_UTILIZATION if options.healthy else DEFAULT_UTILIZATION
+    if not 0.01 <= utilization <= 3.0:
+        raise OptionError("--utilization: must be from 0.01 to 3, for example 0.85")
+    if not 0.0 < options.time_scale < math.inf:
+        raise OptionError("--time-scale: must be a positive number, for example 45")
+    expected = None
+    if options.expect is not None:
+        text = options.expect
+        if not text.lstrip().startswith("{"):
+            text = _read_file("--expect", text)
+        expected = _read("--expect", read_expectation, text, ExpectError)
+    return size(expected, options.time_scale, utilization)
+
+
+def _catalogue(path: str | None) -> tuple[Product, ...]:
+    if path is None:
+        return DEFAULT_CATALOGUE
+    return _read(f"--catalogue {path}", read_catalogue, _read_file("--catalogue", path), CatalogueError)
+
+
+def _read(place: str, read: Callable[[str], Read], text: str, error: type[ExpectError | CatalogueError]) -> Read:
+    try:
+        return read(text)
+    except error as problem:
+        lines = "\n".join(f"  {line}" for line in problem.problems)
+        plural = "s" if len(problem.problems) > 1 else ""
+        raise OptionError(f"{place}: {len(problem.problems)} problem{plural}\n{lines}") from problem
+
+
+def _read_file(option: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{option}: cannot read {path}: {error}") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise OptionError("--port: must be from 0 to 65535; 0 takes a free one")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            way_out = "choose another with --port, or --port 0 for a free one"
+            raise OptionError(f"port {port} on {host} is in use: {way_out}") from error
+        raise OptionError(f"cannot listen on {host} port {port}: {error}") from error
+
+
+def _opening(options: argparse.Namespace, sizing: Sizing, parameters: Parameters) -> list[str]:
+    scale = dynamics_scale(options.time_scale)
+    weather = "antagonists, pauses and incidents" if parameters.weather else "no antagonists, pauses or incidents"
+    lines = [
+        f"sandbox: seed {options.seed}, time scale {options.time_scale:g}, service dynamics {scale:g} times as fast"
+    ]
+    if options.time_scale > scale:
+        lines.append(f"sandbox: compressed: service times and timeouts are divided by {scale:g} only")
+    lines.append(f"sandbox: {weather}; utilization {sizing.target:g} at the expected load")
+    lines += sizing.describe()
+    if not _is_loopback(options.host):
+        lines.append(
+            f"warning: {options.host} is not a loopback address: everybody who can reach it can inject faults and"
+            " change actions"
+        )
+    return lines
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _closing(world: World) -> list[str]:
+    lines = ["sandbox stopped: requests answered (failed) per service, calls between services included"]
+    for service, balancer in world.balancers.items():
+        lines.append(f"  {service:18} {balancer.answered:9d} ({balancer.failed})")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What the sandbox answers outside /proxy: health, state, metrics, and control over actions and faults.
+
+None of it asks who is calling: it is meant for the loopback interface.
+"""
+
+from collections.abc import Callable
+
+from rl_hooks.decision import ACTIONS
+from sandbox import metrics
+from sandbox.faults import FaultError
+from sandbox.proxy import BadBodyError, HttpReply, HttpRequest, json_reply, parse_json, text_reply
+from sandbox.world import World
+
+PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Control:
+    """See the module. `unix_ns` tells the time of day."""
+
+    def __init__(self, world: World, base_url: str, unix_ns: Callable[[], int]) -> None:
+        self._world = world
+        self._base_url = base_url
+        self._unix_ns = unix_ns
+        self._routes: dict[str, dict[str, Callable[[HttpRequest], HttpReply]]] = {
+            "/actuator/health": {"GET": lambda _: json_reply(200, {"status": "UP"})},
+            "/state": {"GET": lambda _: json_reply(200, metrics.state(world, unix_ns()))},
+            "/metrics": {"GET": lambda _: text_reply(200, metrics.prometheus(world), PROMETHEUS_TYPE)},
+            "/api/services": {"GET": lambda _: json_reply(200, metrics.services(world, base_url))},
+            "/control/actions": {"GET": self._actions, "PUT": self._set_actions},
+            "/control/faults": {"GET": self._faults, "POST": self._inject, "DELETE": self._lift_all},
+        }
+
+    def handle(self, request: HttpRequest) -> HttpReply:
+        """The answer to a request outside /proxy."""
+        path = request.path
+        methods = self._routes.get(path)
+        if methods is None and path.startswith("/api/metrics/"):
+            methods = {"GET": self._service_metrics}
+        if methods is None and path.startswith("/control/faults/"):
+            methods = {"DELETE": self._lift}
+        if methods is None:
+            return json_reply(404, {"error": "not found: the shop is under /proxy/<service>/, see also /state"})
+        handler = methods.get(request.method)
+        if handler is None:
+            allow = ", ".join(methods)
+            return json_reply(405, {"error": f"Method not allowed: use {allow}"}, [(b"allow", allow.encode())])
+        return handler(request)
+
+    def _service_metrics(self, request: HttpRequest) -> HttpReply:
+        balancer = self._world.balancers.get(request.path.removeprefix("/api/metrics/"))
+        if balancer is None:
+            return _problems(404, [f"service: must be one of {', '.join(self._world.balancers)}"])
+        return json_reply(200, metrics.service_metrics(balancer, self._world.clock.now()))
+
+    def _actions(self, request: HttpRequest) -> HttpReply:
+        del request
+        return json_reply(200, {"actions": {name: one.action for name, one in self._world.balancers.items()}})
+
+    def _set_actions(self, request: HttpRequest) -> HttpReply:
+        """All or nothing; services that are not named keep their action."""
+        try:
+            body = parse_json(request.body)
+        except BadBodyError as error:
+            return _problems(400, [f"not JSON: {error}"])
+        actions = body.get("actions") if isinstance(body, dict) and set(body) == {"actions"} else None
+        if not isinstance(actions, dict) or not actions:
+            return _problems(400, ['must be {"actions": {"<service>": "<action>"}} with at least one service'])
+        problems = [
+            f"{service[:40]!r}: service must be one of {', '.join(self._world.balancers)}"
+            for service in actions
+            if service not in self._world.balancers
+        ]
+        problems += [
+            f"{service[:40]}: action must be one of {', '.join(ACTIONS)}"
+            for service, action in actions.items()
+            if action not in ACTIONS
+        ]
+        if problems:
+            return _problems(400, problems)
+        self._world.set_actions(actions)
+        return self._actions(request)
+
+    def _faults(self, request: HttpRequest) -> HttpReply:
+        del request
+        return json_reply(200, {"faults": self._world.faults.active()})
+
+    def _inject(self, request: HttpRequest) -> HttpReply:
+        try:
+            fault_id = self._world.faults.inject(parse_json(request.body))
+        except BadBodyError as error:
+            return _problems(400, [f"not JSON: {error}"])
+        except FaultError as error:
+            return _problems(400, list(error.problems))
+        return json_reply(201, {"id": fault_id})
+
+    def _lift(self, request: HttpRequest) -> HttpReply:
+        if not self._world.faults.lift(request.path.removeprefix("/control/faults/")):
+            return _problems(404, ["no such fault acts now; GET /control/faults lists those that do"])
+        return json_reply(200, {"lifted": 1})
+
+    def _lift_all(self, request: HttpRequest) -> HttpReply:
+        del request
+        return json_reply(200, {"lifted": self._world.faults.lift_all()})
+
+
+def _problems(status: int, problems: list[str]) -> HttpReply:
+    return json_reply(status, {"error": "; ".join(problems), "problems": problems})

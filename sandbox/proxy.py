@@ -1,0 +1,255 @@
+"""From HTTP to the world and back: what the balancer accepts, and what its answers look like.
+
+Still without sockets: bytes and headers in, `HttpReply` out. Every answer under /proxy carries the headers of the
+contract (lb-contract/1), the balancer's own errors too.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import parse_qsl
+
+from rl_hooks.decision import (
+    ACTION_INDEX,
+    NO_INSTANCE,
+    REQUEST_ACTION,
+    REQUEST_PIN,
+    RESPONSE_ACTION,
+    RESPONSE_INSTANCE,
+    RESPONSE_QUEUE_MS,
+    RESPONSE_UPSTREAM_US,
+)
+from sandbox.balancer import TIMEOUT_CODE, Exchange
+from sandbox.shop.calls import Request, Response, encode_json
+from sandbox.strategies import DEFAULT_ACTION
+from sandbox.world import World
+
+METHODS = ("GET", "POST", "PUT", "DELETE")
+PREFIX = "/proxy/"
+HEALTH_PATH = "/actuator/health"
+
+_ASK_ACTION = REQUEST_ACTION.lower().encode()
+_ASK_PIN = REQUEST_PIN.lower().encode()
+_TELL_ACTION = RESPONSE_ACTION.lower().encode()
+_TELL_INSTANCE = RESPONSE_INSTANCE.lower().encode()
+_TELL_UPSTREAM = RESPONSE_UPSTREAM_US.lower().encode()
+_TELL_QUEUE = RESPONSE_QUEUE_MS.lower().encode()
+_TRACE_ID = re.compile(rb"[0-9a-f]{32}")
+_JSON = (b"content-type", b"application/json")
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_MAX_ECHO = 200  # characters of a path or name that an error repeats
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class HttpReply:
+    """An answer, ready to be sent."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """A request as it came; header names in lower case."""
+
+    method: str
+    path: str  # unquoted
+    query: bytes
+    headers: Headers
+    body: bytes
+
+
+class BadBodyError(ValueError):
+    """A body that is not JSON."""
+
+
+def parse_json(body: bytes) -> object:
+    """The body's value, None when it is empty; `BadBodyError` for everything that JSON does not know."""
+    if not body:
+        return None
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadBodyError(f"{type(error).__name__}: {error}"[:_MAX_ECHO]) from error
+
+
+def _refuse_constant(name: str) -> object:
+    raise BadBodyError(f"{name} is not JSON")
+
+
+def json_reply(status: int, body: object, headers: Headers | None = None) -> HttpReply:
+    """`body` as JSON."""
+    return _reply(status, encode_json(body).encode(), headers or [])
+
+
+def text_reply(status: int, body: str, content_type: str) -> HttpReply:
+    """`body` as it is."""
+    data = body.encode()
+    length = str(len(data)).encode()
+    return HttpReply(status, [(b"content-type", content_type.encode()), (b"content-length", length)], data)
+
+
+def _reply(status: int, body: bytes, headers: Headers) -> HttpReply:
+    if status != HTTPStatus.NO_CONTENT:
+        headers.append(_JSON)
+        headers.append((b"content-length", b"%d" % len(body)))
+    return HttpReply(status, headers, body)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the headers of a request say, as far as we believe it."""
+
+    action: str | None = None
+    unknown_action: bool = False
+    pin: str | None = None
+    trace_id: bytes | None = None
+    token: str | None = None
+    session_id: str | None = None
+
+
+def _read_headers(headers: Headers) -> _Asked:
+    asked = _Asked()
+    for name, value in headers:
+        if name == _ASK_ACTION:
+            action = value.decode("latin-1")
+            if action in ACTION_INDEX:
+                asked.action = action
+            else:
+                asked.unknown_action = True
+        elif name == b"x-trace-id":
+            asked.trace_id = value if _TRACE_ID.fullmatch(value) else None
+        elif name == b"authorization":
+            scheme, _, token = value.decode("latin-1").partition(" ")
+            asked.token = token.strip() if scheme.lower() == "bearer" else None
+        elif name == b"x-session-id":
+            asked.session_id = value[:64].decode("latin-1")
+        elif name == _ASK_PIN:
+            asked.pin = value[:64].decode("latin-1")
+    return asked
+
+
+class Proxy:
+    """The balancer's front door, for everything under /proxy."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def open(self, request: HttpRequest, on_reply: Callable[[HttpReply], None]) -> Exchange | None:
+        """Handle a request; `on_reply` is called once, possibly before this returns. The exchange is there to be
+        cancelled; None when no service was asked."""
+        asked = _read_headers(request.headers)
+        service, slash, rest = request.path[len(PREFIX) :].partition("/")
+        balancer = self._world.balancers.get(service)
+        action = asked.action or (balancer.action if balancer is not None else DEFAULT_ACTION)
+
+        def refuse(status: int, text: str, *extra: tuple[bytes, bytes]) -> None:
+            on_reply(json_reply(status, {"error": text}, [*_own_headers(action, asked), *extra]))
+
+        if request.method not in METHODS:
+            refuse(405, f"Method not allowed: use {', '.join(METHODS)}", (b"allow", ", ".join(METHODS).encode()))
+        elif balancer is None:
+            refuse(503, _no_instance(service))
+        elif request.method == "GET" and slash + rest == HEALTH_PATH:
+            up = any(backend.instance.up for backend in balancer.backends)
+            if up:
+                on_reply(json_reply(200, {"status": "UP", "service": service}, _own_headers(action, asked)))
+            else:
+                refuse(503, _no_instance(service))
+        else:
+            try:
+                body = parse_json(request.body)
+            except BadBodyError as error:
+                refuse(400, f"Malformed JSON body: {error}")
+                return None
+            query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True)) if request.query else {}
+            return self._world.send(
+                service,
+                Request(request.method, slash + rest, query, body, asked.token, asked.session_id),
+                lambda exchange: on_reply(self._answer(service, slash + rest, asked, exchange)),
+                action=asked.action,
+                pin=asked.pin,
+            )
+        return None
+
+    def _answer(self, service: str, path: str, asked: _Asked, exchange: Exchange) -> HttpReply:
+        headers = _exchange_headers(asked, exchange)
+        response = exchange.response
+        if isinstance(response, Response) and response.status < 400:
+            return _reply(response.status, response.body.encode() if response.body else b"", headers)
+        if exchange.backend is None:
+            if exchange.flags[-1] == "no_healthy_instance":
+                return json_reply(503, {"error": _no_instance(service)}, headers)
+            headers.append((b"retry-after", b"%d" % self._world.parameters.retry_after))
+            return json_reply(503, {"error": _REFUSALS[exchange.flags[-1]].format(service=service)}, headers)
+        text = _failure(exchange, response if isinstance(response, Response) else None, path)
+        return json_reply(502, {"error": f"Failed to forward request: {text}"}, headers)
+
+
+_REFUSALS = {
+    "shed": "All instances of {service} have long queues: request shed",
+    "breaker_open": "The circuit breakers of all instances of {service} are open",
+}
+
+
+def _no_instance(service: str) -> str:
+    return f"No healthy instances available for service: {service[:_MAX_ECHO]}"
+
+
+def _failure(exchange: Exchange, response: Response | None, path: str) -> str:
+    """Why there is no good answer. It begins with the backend's status where there is one, and only there."""
+    name = exchange.backend.name if exchange.backend is not None else NO_INSTANCE
+    if "refused" in exchange.flags[-1:]:
+        return f"connection refused by {name}"
+    if "reset" in exchange.flags[-1:]:
+        return f"connection reset by {name}"
+    if exchange.code == TIMEOUT_CODE and response is None:
+        return f"timeout, no answer of {name} within {exchange.upstream_s * 1000:.0f} ms"
+    text = f"{exchange.code} {_PHRASES.get(exchange.code, '')} from {exchange.method} {path[:_MAX_ECHO]}"
+    why = _error_text(response) if response is not None else exchange.flags[-1].replace("_", " ")
+    return f"{text}: {why}" if why else text
+
+
+def _error_text(response: Response) -> str:
+    body = json.loads(response.body) if response.body else {}
+    return str(body.get("error", ""))[:_MAX_ECHO]
+
+
+def _own_headers(action: str, asked: _Asked) -> Headers:
+    """Headers of an answer for which no instance was contacted."""
+    headers: Headers = [
+        (_TELL_ACTION, action.encode()),
+        (_TELL_INSTANCE, NO_INSTANCE.encode()),
+        (_TELL_UPSTREAM, b"0"),
+        (_TELL_QUEUE, b"0"),
+        (b"x-lb-inflight", b"0"),
+        (b"x-lb-attempts", b"0"),
+        (b"x-lb-flags", b"unknown_action" if asked.unknown_action else b"-"),
+    ]
+    if asked.trace_id is not None:
+        headers.append((b"x-trace-id", asked.trace_id))
+    return headers
+
+
+def _exchange_headers(asked: _Asked, exchange: Exchange) -> Headers:
+    flags = exchange.flags
+    if asked.unknown_action:
+        flags = ("unknown_action", *flags)
+    backend = exchange.backend
+    headers: Headers = [
+        (_TELL_ACTION, exchange.action.encode()),
+        (_TELL_INSTANCE, (NO_INSTANCE if backend is None else backend.name).encode()),
+        (_TELL_UPSTREAM, b"%d" % round(exchange.upstream_s * 1e6)),
+        (_TELL_QUEUE, b"%.3f" % (exchange.queue_s * 1000)),
+        (b"x-lb-inflight", b"%d" % exchange.in_flight_at_choice),
+        (b"x-lb-attempts", b"%d" % exchange.attempts),
+        (b"x-lb-flags", ",".join(flags).encode() if flags else b"-"),
+    ]
+    if asked.trace_id is not None:
+        headers.append((b"x-trace-id", asked.trace_id))
+    return headers

@@ -1,0 +1,331 @@
+"""The live sandbox: the world on an event loop's clock, behind uvicorn. The only file with asyncio."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeVar, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from sandbox.balancer import Exchange
+from sandbox.clock import EventHeap, Timer
+from sandbox.control import Control
+from sandbox.proxy import PREFIX, HttpReply, HttpRequest, Proxy, json_reply
+from sandbox.world import World
+
+MAX_BODY_BYTES = 64 * 1024
+TIMER_RESOLUTION_S = 0.0005  # uvloop rounds timers to milliseconds, so "due within half of one" is due
+WATCH_AFTER_S = 0.1  # how soon a client that went away is noticed, at the latest
+PARENT_CHECK_S = 1.0
+GRACE_S = 2  # for requests under way when it is stopped
+GC_THRESHOLD = 20_000  # allocations; the default of 700 collects several times per hundred requests
+KEEP_ALIVE_S = 75  # longer than a shopper's pauses, so that a connection is not closed just when it is used again
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+Result = TypeVar("Result")
+
+
+class LiveClock:
+    """A model clock over the event loop.
+
+    While an event runs it is *the time the event was due*, not the time it came to run: when the process is held up,
+    the answers come late, but the model goes through the same states. Everything due is run before a request enters.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._zero_s = time.monotonic()
+        self._now_s = 0.0
+        self._running = False
+        self._events = EventHeap()
+        self._armed: asyncio.TimerHandle | None = None
+        self._armed_due_s = float("inf")
+
+    def now(self) -> float:
+        """Seconds since this clock was made."""
+        if not self._running:
+            self._now_s = max(self._now_s, time.monotonic() - self._zero_s)
+        return self._now_s
+
+    def call_later(self, delay_s: float, fn: Callable[[], None]) -> Timer:
+        """See `Clock.call_later`."""
+        timer = self._events.push(self.now() + max(0.0, delay_s), fn)
+        if not self._running:
+            self._arm()
+        return timer
+
+    def run_now(self, fn: Callable[[], Result]) -> Result:
+        """Run everything that is due, then `fn`, for which time stands still, as it does for events."""
+        self.catch_up()
+        self._now_s = max(self._now_s, time.monotonic() - self._zero_s)
+        self._running = True
+        try:
+            return fn()
+        finally:
+            self._running = False
+            self._arm()
+
+    def catch_up(self, ahead_s: float = 0.0) -> None:
+        """Run everything that is due."""
+        until_s = time.monotonic() - self._zero_s + ahead_s
+        events = self._events
+        self._running = True
+        try:
+            while (due_s := events.next_due_s()) is not None and due_s <= until_s:
+                self._now_s = max(self._now_s, due_s)
+                events.pop()()
+        finally:
+            self._running = False
+            self._arm()
+
+    def _arm(self) -> None:
+        due_s = self._events.next_due_s()
+        if due_s is None or (self._armed is not None and self._armed_due_s <= due_s):
+            return
+        if self._armed is not None:
+            self._armed.cancel()
+        self._armed_due_s = due_s
+        self._armed = self._loop.call_later(max(0.0, due_s - (time.monotonic() - self._zero_s)), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._armed = None
+        self.catch_up(TIMER_RESOLUTION_S)
+
+
+class _Waiting:
+    """A client that waits for its answer."""
+
+    __slots__ = ("exchange", "receive", "reply", "since_s")
+
+    def __init__(self, reply: "asyncio.Future[HttpReply | None]", receive: Receive, since_s: float) -> None:
+        self.reply = reply
+        self.receive = receive
+        self.since_s = since_s
+        self.exchange: Exchange | None = None
+
+    def answer(self, reply: HttpReply) -> None:
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+
+class App:
+    """The ASGI application."""
+
+    def __init__(self, clock: LiveClock, world: World, control: Control, loop: asyncio.AbstractEventLoop) -> None:
+        self._clock = clock
+        self._proxy = Proxy(world)
+        self._control = control
+        self._loop = loop
+        self._waiting: dict[_Waiting, None] = {}  # in order of arrival
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._watch()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request."""
+        if scope["type"] != "http":
+            return
+        body: bytes | None = b""
+        for name, _ in scope["headers"]:
+            if name in (b"content-length", b"transfer-encoding"):
+                body = await _read_body(receive)
+                break
+        if body is None:
+            return  # the client went away before its request was complete
+        if len(body) > MAX_BODY_BYTES:
+            text = f"The body is larger than {MAX_BODY_BYTES} bytes"
+            await _send(send, json_reply(413, {"error": text}, [(b"connection", b"close")]))
+            return
+        request = HttpRequest(scope["method"], scope["path"], scope["query_string"], scope["headers"], body)
+        if request.path.startswith(PREFIX):
+            reply = await self._through_balancer(request, receive)
+        else:
+            reply = self._clock.run_now(lambda: self._control.handle(request))
+        if reply is not None:
+            await _send(send, reply)
+
+    async def _through_balancer(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
+        """The answer, or None when the client went away."""
+        waiting = _Waiting(self._loop.create_future(), receive, self._loop.time())
+        waiting.exchange = self._clock.run_now(lambda: self._proxy.open(request, waiting.answer))
+        try:
+            if waiting.reply.done():
+                return waiting.reply.result()
+            self._waiting[waiting] = None
+            return await waiting.reply
+        finally:
+            self._waiting.pop(waiting, None)
+            waiting.exchange = None  # else the two would keep each other
+
+    def _watch(self) -> None:
+        """Ask for the disconnect only where the answer takes long: a task for every request would cost more than the
+        model."""
+        now_s = self._loop.time()
+        for waiting in list(self._waiting):
+            if now_s - waiting.since_s < WATCH_AFTER_S / 2:
+                break
+            del self._waiting[waiting]
+            task = self._loop.create_task(self._cancel_when_gone(waiting))
+            self._watchers.add(task)
+            task.add_done_callback(self._watchers.discard)
+        self._loop.call_later(WATCH_AFTER_S / 2, self._watch)
+
+    async def _cancel_when_gone(self, waiting: _Waiting) -> None:
+        while (await waiting.receive())["type"] != "http.disconnect":
+            pass
+        if waiting.exchange is not None:
+            self._clock.run_now(waiting.exchange.cancel)
+        if not waiting.reply.done():
+            waiting.reply.set_result(None)
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body; stops reading when it is too large; None when the client went away."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False) or len(body) > MAX_BODY_BYTES:
+            return bytes(body)
+
+
+async def _send(send: Send, reply: HttpReply) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+class _OneWrite:
+    """A transport that sends all that was written in one turn of the loop with one system call.
+
+    uvicorn writes head and body of an answer apart, and uvloop sends each at once: half of the cost of a small answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol over `_OneWrite`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast(asyncio.Transport, _OneWrite(transport, self.loop)))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def serve(
+    make_world: Callable[[LiveClock], World],
+    sock: socket.socket,
+    base_url: str,
+    *,
+    parent_pid: int | None,
+    on_ready: Callable[[World], None],
+) -> World:
+    """Serve on `sock` until SIGINT or SIGTERM, or until the parent is gone; the world as it is then."""
+    # uvicorn raises the signal that stopped it once more when it is done; by then it shall do nothing.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+    async def main() -> World:
+        loop = asyncio.get_running_loop()
+        clock = LiveClock(loop)
+        world = make_world(clock)
+        app = App(clock, world, Control(world, base_url, time.time_ns), loop)
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        server = _Server(config, lambda: on_ready(world))
+        if parent_pid is not None:
+            _watch_parent(loop, parent_pid, server)
+        # What is there now stays until the end, and requests leave no cycles: the collector has little to look for.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
+        await server.serve(sockets=[sock])
+        clock.catch_up()
+        return world
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows: there is none
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, pid: int, server: uvicorn.Server) -> None:
+    """Stop when process `pid` is gone. Our own parent is seen to be gone even when nobody collects its remains."""
+    is_own_parent = os.getppid() == pid
+
+    def check() -> None:
+        gone = os.getppid() != pid if is_own_parent else not _exists(pid)
+        if gone:
+            server.should_exit = True
+        else:
+            loop.call_later(PARENT_CHECK_S, check)
+
+    check()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

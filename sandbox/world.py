@@ -1,0 +1,137 @@
+"""Everything together: services with their instances, balancers, weather, faults and the shop, on one clock.
+
+The live server and simulations build the same `World`; only the clock differs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from random import Random
+
+from rl_hooks.decision import ACTION_INDEX
+from sandbox.backend import Backend
+from sandbox.balancer import Balancer, Exchange
+from sandbox.clock import Clock
+from sandbox.faults import Faults
+from sandbox.instance import Instance, Job
+from sandbox.parameters import CAPACITY_WEIGHTS, Parameters
+from sandbox.shop.calls import Call, FanOut, Reply, Request, Response
+from sandbox.shop.catalogue import DEFAULT_CATALOGUE, Product
+from sandbox.shop.shop import Shop
+from sandbox.sizing import ServiceSize, Sizing
+from sandbox.weather import Weather
+
+
+class World:
+    """See the module. `parameters` are scaled already; `seed` fixes all that is drawn, not the timing of requests."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        parameters: Parameters,
+        sizing: Sizing,
+        *,
+        seed: int = 0,
+        products: Sequence[Product] = DEFAULT_CATALOGUE,
+        start_unix_s: float = 0.0,
+    ) -> None:
+        self.clock = clock
+        self.parameters = parameters
+        self.sizing = sizing
+        self.shop = Shop(Random(f"{seed}:shop"), clock.now, parameters, products=products, start_unix_s=start_unix_s)
+        self.instances: Mapping[str, tuple[Instance, ...]] = {
+            size.service: _instances(size, clock, parameters, seed) for size in sizing.services
+        }
+        self.balancers: Mapping[str, Balancer] = {
+            service: Balancer(
+                service,
+                [
+                    Backend(index, instance, float(weight), parameters)
+                    for index, (instance, weight) in enumerate(zip(instances, CAPACITY_WEIGHTS, strict=True))
+                ],
+                clock,
+                parameters,
+            )
+            for service, instances in self.instances.items()
+        }
+        self.faults = Faults(self.instances, clock, parameters)
+        if parameters.weather:
+            self.weather = [
+                Weather(instance, clock, Random(f"{seed}:{instance.name}:weather"), parameters)
+                for instances in self.instances.values()
+                for instance in instances
+            ]
+
+    def send(
+        self,
+        service: str,
+        request: Request,
+        on_answer: Callable[[Exchange], None],
+        *,
+        action: str | None = None,
+        pin: str | None = None,
+    ) -> Exchange:
+        """A client's request to `service`; see `Balancer.send`. The answer waits for the calls it makes to others."""
+        return self.balancers[service].send(
+            request.method,
+            on_answer,
+            work=lambda job, backend: self._continue(backend.instance, job, self.shop.handle(service, request)),
+            action=action,
+            pin=pin,
+        )
+
+    def set_actions(self, actions: Mapping[str, str]) -> None:
+        """The control action of some services, from now on. `ValueError` for an unknown name; then none is set."""
+        for service, action in actions.items():
+            if service not in self.balancers or action not in ACTION_INDEX:
+                raise ValueError(f"{service}: {action}")
+        for service, action in actions.items():
+            self.balancers[service].action = action
+
+    def _continue(self, instance: Instance, job: Job, reply: Reply) -> None:
+        if isinstance(reply, Response):
+            instance.reply(job, reply)
+        else:
+            self._fan_out(instance, job, reply)
+
+    def _fan_out(self, instance: Instance, job: Job, fan_out: FanOut) -> None:
+        """Make all calls through the balancers, under each service's control action, and go on with the answers."""
+        answers: list[Response | None] = [None] * len(fan_out.calls)
+        missing = len(answers)
+
+        def on_answer(position: int, exchange: Exchange) -> None:
+            nonlocal missing
+            if isinstance(exchange.response, Response) and exchange.response.status < 500:
+                answers[position] = exchange.response
+            missing -= 1
+            if missing:
+                return
+            if job.over:
+                fan_out.undo()
+            else:
+                self._continue(instance, job, fan_out.then(answers))
+
+        for position, call in enumerate(fan_out.calls):
+            self.balancers[call.service].send(
+                call.method,
+                partial(on_answer, position),
+                work=partial(_run_call, call),
+            )
+
+
+def _run_call(call: Call, job: Job, backend: Backend) -> None:
+    backend.instance.reply(job, call.run())
+
+
+def _instances(size: ServiceSize, clock: Clock, parameters: Parameters, seed: int) -> tuple[Instance, ...]:
+    names = [f"{size.service}-{number}" for number in range(1, len(size.workers) + 1)]
+    return tuple(
+        Instance(
+            name,
+            clock,
+            Random(f"{seed}:{name}"),
+            workers=workers,
+            mean_service_s=size.mean_service_s,
+            parameters=parameters,
+        )
+        for name, workers in zip(names, size.workers, strict=True)
+    )

@@ -1,0 +1,103 @@
+"""Who may import whom. A breach is silent: one careless import makes a reward load Locust and replace `socket.socket`."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rl_hooks.decision
+import scenario.model
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"scenario", "profiles", "shapes", "rl_hooks", "sandbox", "locustfile", "rl_training_executor"}
+NUMERIC = {"numpy"}
+HTTP = {"requests"}
+TABLES = {"numpy", "pandas", "pyarrow"}
+LOCUST = {"locust", "gevent", "geventhttpclient"}
+FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version", "rl_hooks.observation"}
+FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
+LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
+
+# Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
+# standard library: packages of others by their name, modules of ours by a name that covers them.
+RULES: dict[str, set[str]] = {
+    "scenario": {"scenario", "yaml", "pydantic", "pydantic_core", "annotated_types"},
+    "profiles": {"profiles", "scenario"} | LOCUST,
+    "profiles.choice": {"profiles.choice", "scenario"},
+    "profiles.cart": {"profiles.cart", "profiles.choice", "scenario"},
+    "profiles.session": {"profiles.choice", "profiles.cart", "profiles.session", "profiles.shop", "scenario"},
+    "profiles.seats": set(),
+    "shapes": {"shapes", "scenario"} | LOCUST,
+    "shapes.mix": set(),
+    "rl_hooks": FACTS | FOLDER | NUMERIC,
+    "rl_hooks.control": FACTS | LOOP | NUMERIC,
+    "rl_hooks.policies": FACTS | LOOP | NUMERIC,
+    "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
+    "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
+    "rl_hooks.target": FACTS | HTTP,
+    "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "scenario"},
+    "rl_hooks.export": FACTS | FOLDER | TABLES | {"rl_hooks.export", "scenario", "yaml"},
+    "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
+}
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("scenario", "profiles", "shapes", "rl_hooks", "sandbox")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def covers(name: str, module: str) -> bool:
+    return module == name or module.startswith(name + ".")
+
+
+def rule_of(module: str) -> set[str]:
+    return RULES[max((name for name in RULES if covers(name, module)), key=len)]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that is imported anywhere in a file, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide who is imported"
+            assert node.module is not None
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_only_what_its_package_may(module: str) -> None:
+    allowed = rule_of(module)
+    breaches = [
+        name
+        for name in sorted(imports_of(MODULES[module]))
+        if name.split(".")[0] not in sys.stdlib_module_names and not any(covers(right, name) for right in allowed)
+    ]
+    assert breaches == []
+
+
+def test_the_rules_are_about_modules_that_exist() -> None:
+    assert [name for name in RULES if name not in MODULES] == []
+
+
+def test_packages_say_nothing_in_their_init() -> None:
+    assert [name for name, path in MODULES.items() if path.name == "__init__.py" and path.read_text().strip()] == []
+
+
+@pytest.mark.parametrize(
+    "module", ["scenario.plan", "profiles.session", "rl_hooks.control", "rl_hooks.run_reader", "rl_hooks.export.bundle"]
+)
+def test_pure_modules_load_neither_locust_nor_gevent(module: str) -> None:
+    program = f"import sys, {module}; print(sorted({LOCUST!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_both_sides_of_the_boundary_know_the_same_services() -> None:
+    """The scenario may not import the balancer's contract, so this fact is stated twice."""
+    assert scenario.model.SERVICES == rl_hooks.decision.SERVICES
