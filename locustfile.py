@@ -26,7 +26,7 @@ from rl_hooks.record.options import Setup, SetupError, add_options, default_host
 from rl_hooks.record.progress import Progress
 from rl_hooks.record.recording import DECISIONS_MESSAGE, FAULT_MESSAGE, Recording, join_folder, open_folder
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
-from rl_hooks.target import TargetError, check_target
+from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
 from scenario.errors import ScenarioError
 from scenario.load import ScenarioFile
 from scenario.plan import Plan
@@ -84,10 +84,11 @@ class Suite:
         if self.setup is None:
             setup = make_setup(self.environment.parsed_options, self.environment.host)
             check_target(setup.host)
+            lines = size_sandbox(root_of(setup.host), setup.peak_load()) if setup.is_sandbox else []
             open_folder(setup)
             self.environment.host = setup.host
             self.setup = setup
-            print("\n".join(setup.describe()), flush=True)
+            print("\n".join([*setup.describe(), *lines]), flush=True)
         return self.setup
 
     def plan_for(self, _environment: Any) -> Plan:
@@ -167,7 +168,7 @@ class Suite:
         self.fault = message
         print(f"run stopped: {message}", file=sys.stderr, flush=True)
         if isinstance(self.runner, WorkerRunner):
-            self.runner.send_message(FAULT_MESSAGE, message)
+            self.runner.send_message(FAULT_MESSAGE, {"text": message})
         else:
             self.environment.process_exit_code = EXIT_ROWS_LOST
             gevent.spawn(self.runner.quit if self.headless else self.runner.stop)
@@ -239,7 +240,7 @@ def _wire(environment: Any, **_: Any) -> None:
         runner.register_message(DECISIONS_MESSAGE, suite.told)
         return
     if isinstance(runner, MasterRunner):
-        runner.register_message(FAULT_MESSAGE, lambda msg, **_: suite.fail(f"worker: {msg.data}"))
+        runner.register_message(FAULT_MESSAGE, lambda msg, **_: suite.fail(f"worker: {msg.data['text']}"))
     if isinstance(shape, Timeline):
         shape.plan_for, shape.on_tick = suite.plan_for, suite.note_users
     environment.host = environment.host or default_host(SCENARIOS)

@@ -121,7 +121,7 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
         asked = validation if options.mode == "validation" else COMPREHENSIVE
     default = VALIDATION_TIME_SCALE if options.mode == "validation" else 1.0
     scale = options.time_scale if options.time_scale is not None else default
-    return [Job(file.path, file.scenario(name).name, scale) for name, file in _loaded(asked)]
+    return [Job(Path(file.path), file.scenario(name).name, scale) for name, file in _loaded(asked)]
 
 
 def _loaded(asked: tuple[tuple[str, str | None], ...]) -> Iterator[tuple[str | None, ScenarioFile]]:

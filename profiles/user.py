@@ -179,7 +179,8 @@ class ShopUser(FastHttpUser):
         self._live = self._seat = None
         try:
             if live is not None:
-                self._runtime.on_session_end(live.summary(Outcome.TRUNCATED))
+                ended = live.session.outcome() if live.is_over() else Outcome.TRUNCATED
+                self._runtime.on_session_end(live.summary(ended))
         finally:
             self.client.client.close()
             if live is not None:

@@ -1,6 +1,7 @@
-"""The system under test: its addresses, and whether it is ready for a run."""
+"""The system under test: its addresses, whether it is ready for a run, and what the sandbox is told before one."""
 
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -36,6 +37,24 @@ def check_target(host: str) -> None:
     answers = {service: _health(f"{host.rstrip('/')}/{service}/{HEALTH_PATH}") for service in SERVICES}
     if any(answer is not None for answer in answers.values()):
         raise TargetError(_explain(host, answers))
+
+
+def size_sandbox(root: str, load: Mapping[str, Any]) -> list[str]:
+    """Tell the sandbox what is coming, so that it sizes itself: `PUT /control/load`.
+
+    `load` has the time scale, the calls per second to expect at the peak, and the products that will be asked for.
+    Returns the sandbox's lines about what it made of it. Raises TargetError when it refuses.
+    """
+    url = f"{root}/control/load"
+    try:
+        answer = requests.put(url, json=load, timeout=HEALTH_TIMEOUT_S)
+        content = answer.json()
+        if answer.ok:
+            return [str(line) for line in content["lines"]]
+        problems = [str(problem) for problem in content["problems"]]
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        raise TargetError(f"PUT {url}: {error}; is this a sandbox of another version? Start it anew") from error
+    raise TargetError(f"PUT {url}: the sandbox refuses the load\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
 def _health(url: str) -> str | None:

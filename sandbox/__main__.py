@@ -15,7 +15,8 @@ from typing import TypeVar
 from sandbox.clock import Clock
 from sandbox.parameters import Parameters, dynamics_scale
 from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, read_catalogue
-from sandbox.sizing import ExpectError, Sizing, read_expectation, size
+from sandbox.sizing import ExpectError, read_expectation, size
+from sandbox.stage import Load, Stage
 from sandbox.world import World
 
 DEFAULT_UTILIZATION, HEALTHY_UTILIZATION = 0.85, 0.5
@@ -38,30 +39,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    products = _catalogue(options.catalogue)
-    sizing = _sizing(options)
-    parameters = replace(Parameters(), weather=not options.healthy).scaled(options.time_scale)
+    load = Load(_time_scale(options), _expected(options), _catalogue(options.catalogue))
+    utilization = _utilization(options)
     if options.parent is not None and sys.platform == "win32":
         raise OptionError("--parent does not work on Windows: leave it out and stop the sandbox with Ctrl-C")
     sock = _bind(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     origin = f"http://{host}:{sock.getsockname()[1]}"
-    for line in _opening(options, sizing, parameters):
+    for line in _opening(options, load, utilization):
         print(line)
 
-    def make_world(clock: Clock) -> World:
-        return World(
-            clock, parameters, sizing, seed=options.seed, products=products, start_unix_s=time.time() - clock.now()
-        )
+    def make_stage(clock: Clock) -> Stage:
+        def build(load: Load) -> World:
+            return World(
+                clock,
+                replace(Parameters(), weather=not options.healthy).scaled(load.time_scale),
+                size(load.expected_rps, load.time_scale, utilization),
+                seed=options.seed,
+                products=load.products,
+                start_unix_s=time.time() - clock.now(),
+            )
 
-    def on_ready(world: World) -> None:
-        del world
+        return Stage(build, load)
+
+    def on_ready() -> None:
         print(f"sandbox ready: {origin}/proxy state={origin}/state metrics={origin}/metrics", flush=True)
 
     from sandbox.server import serve  # here, so that wrong options are answered without loading a server
 
-    world = serve(make_world, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready)
-    for line in _closing(world):
+    stage = serve(make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready)
+    for line in _closing(stage):
         print(line)
     sys.stdout.flush()
     return 0
@@ -104,21 +111,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sizing(options: argparse.Namespace) -> Sizing:
-    utilization = options.utilization
+def _utilization(options: argparse.Namespace) -> float:
+    utilization: float | None = options.utilization
     if utilization is None:
-        utilization = HEALTHY_UTILIZATION if options.healthy else DEFAULT_UTILIZATION
+        return HEALTHY_UTILIZATION if options.healthy else DEFAULT_UTILIZATION
     if not 0.01 <= utilization <= 3.0:
         raise OptionError("--utilization: must be from 0.01 to 3, for example 0.85")
-    if not 0.0 < options.time_scale < math.inf:
+    return utilization
+
+
+def _time_scale(options: argparse.Namespace) -> float:
+    time_scale: float = options.time_scale
+    if not 0.0 < time_scale < math.inf:
         raise OptionError("--time-scale: must be a positive number, for example 45")
-    expected = None
-    if options.expect is not None:
-        text = options.expect
-        if not text.lstrip().startswith("{"):
-            text = _read_file("--expect", text)
-        expected = _read("--expect", read_expectation, text, ExpectError)
-    return size(expected, options.time_scale, utilization)
+    return time_scale
+
+
+def _expected(options: argparse.Namespace) -> dict[str, float] | None:
+    text: str | None = options.expect
+    if text is None:
+        return None
+    if not text.lstrip().startswith("{"):
+        text = _read_file("--expect", text)
+    return _read("--expect", read_expectation, text, ExpectError)
 
 
 def _catalogue(path: str | None) -> tuple[Product, ...]:
@@ -156,16 +171,16 @@ def _bind(host: str, port: int) -> socket.socket:
         raise OptionError(f"cannot listen on {host} port {port}: {error}") from error
 
 
-def _opening(options: argparse.Namespace, sizing: Sizing, parameters: Parameters) -> list[str]:
-    scale = dynamics_scale(options.time_scale)
-    weather = "antagonists, pauses and incidents" if parameters.weather else "no antagonists, pauses or incidents"
+def _opening(options: argparse.Namespace, load: Load, utilization: float) -> list[str]:
+    scale = dynamics_scale(load.time_scale)
+    weather = "no antagonists, pauses or incidents" if options.healthy else "antagonists, pauses and incidents"
     lines = [
         f"sandbox: seed {options.seed}, time scale {options.time_scale:g}, service dynamics {scale:g} times as fast"
     ]
     if options.time_scale > scale:
         lines.append(f"sandbox: compressed: service times and timeouts are divided by {scale:g} only")
-    lines.append(f"sandbox: {weather}; utilization {sizing.target:g} at the expected load")
-    lines += sizing.describe()
+    lines.append(f"sandbox: {weather}; utilization {utilization:g} at the expected load")
+    lines += size(load.expected_rps, load.time_scale, utilization).describe()
     if not _is_loopback(options.host):
         lines.append(
             f"warning: {options.host} is not a loopback address: everybody who can reach it can inject faults and"
@@ -181,10 +196,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _closing(world: World) -> list[str]:
+def _closing(stage: Stage) -> list[str]:
     lines = ["sandbox stopped: requests answered (failed) per service, calls between services included"]
-    for service, balancer in world.balancers.items():
-        lines.append(f"  {service:18} {balancer.answered:9d} ({balancer.failed})")
+    lines += [f"  {service:18} {answered:9d} ({failed})" for service, (answered, failed) in stage.tally().items()]
     return lines
 
 

@@ -9,7 +9,7 @@ from rl_hooks.decision import ACTIONS
 from sandbox import metrics
 from sandbox.faults import FaultError
 from sandbox.proxy import BadBodyError, HttpReply, HttpRequest, json_reply, parse_json, text_reply
-from sandbox.world import World
+from sandbox.stage import LoadError, Stage, read_load
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -17,15 +17,16 @@ PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Control:
     """See the module. `unix_ns` tells the time of day."""
 
-    def __init__(self, world: World, base_url: str, unix_ns: Callable[[], int]) -> None:
-        self._world = world
+    def __init__(self, stage: Stage, base_url: str, unix_ns: Callable[[], int]) -> None:
+        self._stage = stage
         self._base_url = base_url
         self._unix_ns = unix_ns
         self._routes: dict[str, dict[str, Callable[[HttpRequest], HttpReply]]] = {
             "/actuator/health": {"GET": lambda _: json_reply(200, {"status": "UP"})},
-            "/state": {"GET": lambda _: json_reply(200, metrics.state(world, unix_ns()))},
-            "/metrics": {"GET": lambda _: text_reply(200, metrics.prometheus(world), PROMETHEUS_TYPE)},
-            "/api/services": {"GET": lambda _: json_reply(200, metrics.services(world, base_url))},
+            "/state": {"GET": lambda _: json_reply(200, metrics.state(stage.world, unix_ns(), stage.client_requests))},
+            "/metrics": {"GET": lambda _: text_reply(200, metrics.prometheus(stage.world), PROMETHEUS_TYPE)},
+            "/api/services": {"GET": lambda _: json_reply(200, metrics.services(stage.world, base_url))},
+            "/control/load": {"PUT": self._set_load},
             "/control/actions": {"GET": self._actions, "PUT": self._set_actions},
             "/control/faults": {"GET": self._faults, "POST": self._inject, "DELETE": self._lift_all},
         }
@@ -47,14 +48,24 @@ class Control:
         return handler(request)
 
     def _service_metrics(self, request: HttpRequest) -> HttpReply:
-        balancer = self._world.balancers.get(request.path.removeprefix("/api/metrics/"))
+        balancer = self._stage.world.balancers.get(request.path.removeprefix("/api/metrics/"))
         if balancer is None:
-            return _problems(404, [f"service: must be one of {', '.join(self._world.balancers)}"])
-        return json_reply(200, metrics.service_metrics(balancer, self._world.clock.now()))
+            return _problems(404, [f"service: must be one of {', '.join(self._stage.world.balancers)}"])
+        return json_reply(200, metrics.service_metrics(balancer, self._stage.world.clock.now()))
+
+    def _set_load(self, request: HttpRequest) -> HttpReply:
+        """Be ready for another load; the answer says what was made of it."""
+        try:
+            self._stage.set_load(read_load(parse_json(request.body)))
+        except BadBodyError as error:
+            return _problems(400, [f"not JSON: {error}"])
+        except LoadError as error:
+            return _problems(400, list(error.problems))
+        return json_reply(200, {"lines": self._stage.world.sizing.describe()})
 
     def _actions(self, request: HttpRequest) -> HttpReply:
         del request
-        return json_reply(200, {"actions": {name: one.action for name, one in self._world.balancers.items()}})
+        return json_reply(200, {"actions": {name: one.action for name, one in self._stage.world.balancers.items()}})
 
     def _set_actions(self, request: HttpRequest) -> HttpReply:
         """All or nothing; services that are not named keep their action."""
@@ -66,9 +77,9 @@ class Control:
         if not isinstance(actions, dict) or not actions:
             return _problems(400, ['must be {"actions": {"<service>": "<action>"}} with at least one service'])
         problems = [
-            f"{service[:40]!r}: service must be one of {', '.join(self._world.balancers)}"
+            f"{service[:40]!r}: service must be one of {', '.join(self._stage.world.balancers)}"
             for service in actions
-            if service not in self._world.balancers
+            if service not in self._stage.world.balancers
         ]
         problems += [
             f"{service[:40]}: action must be one of {', '.join(ACTIONS)}"
@@ -77,16 +88,16 @@ class Control:
         ]
         if problems:
             return _problems(400, problems)
-        self._world.set_actions(actions)
+        self._stage.world.set_actions(actions)
         return self._actions(request)
 
     def _faults(self, request: HttpRequest) -> HttpReply:
         del request
-        return json_reply(200, {"faults": self._world.faults.active()})
+        return json_reply(200, {"faults": self._stage.world.faults.active()})
 
     def _inject(self, request: HttpRequest) -> HttpReply:
         try:
-            fault_id = self._world.faults.inject(parse_json(request.body))
+            fault_id = self._stage.world.faults.inject(parse_json(request.body))
         except BadBodyError as error:
             return _problems(400, [f"not JSON: {error}"])
         except FaultError as error:
@@ -94,13 +105,13 @@ class Control:
         return json_reply(201, {"id": fault_id})
 
     def _lift(self, request: HttpRequest) -> HttpReply:
-        if not self._world.faults.lift(request.path.removeprefix("/control/faults/")):
+        if not self._stage.world.faults.lift(request.path.removeprefix("/control/faults/")):
             return _problems(404, ["no such fault acts now; GET /control/faults lists those that do"])
         return json_reply(200, {"lifted": 1})
 
     def _lift_all(self, request: HttpRequest) -> HttpReply:
         del request
-        return json_reply(200, {"lifted": self._world.faults.lift_all()})
+        return json_reply(200, {"lifted": self._stage.world.faults.lift_all()})
 
 
 def _problems(status: int, problems: list[str]) -> HttpReply:

@@ -8,11 +8,12 @@ from sandbox.proxy import HEALTH_PATH
 from sandbox.world import World
 
 
-def state(world: World, t_unix_ns: int) -> dict[str, object]:
+def state(world: World, t_unix_ns: int, client_requests: int) -> dict[str, object]:
     """The JSON of GET /state: per service the control action, and per instance what a balancer can know."""
     now_s = world.clock.now()
     return {
         "t_unix_ns": t_unix_ns,
+        "client_requests_total": client_requests,
         "services": {
             service: {
                 "action": balancer.action,

@@ -23,8 +23,8 @@ from rl_hooks.decision import (
 )
 from sandbox.balancer import TIMEOUT_CODE, Exchange
 from sandbox.shop.calls import Request, Response, encode_json
+from sandbox.stage import Stage
 from sandbox.strategies import DEFAULT_ACTION
-from sandbox.world import World
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 PREFIX = "/proxy/"
@@ -75,11 +75,11 @@ def parse_json(body: bytes) -> object:
     try:
         return json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise BadBodyError(f"{type(error).__name__}: {error}"[:_MAX_ECHO]) from error
+        raise BadBodyError(str(error)[:_MAX_ECHO]) from error
 
 
 def _refuse_constant(name: str) -> object:
-    raise BadBodyError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def json_reply(status: int, body: object, headers: Headers | None = None) -> HttpReply:
@@ -137,45 +137,71 @@ def _read_headers(headers: Headers) -> _Asked:
 class Proxy:
     """The balancer's front door, for everything under /proxy."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
 
     def open(self, request: HttpRequest, on_reply: Callable[[HttpReply], None]) -> Exchange | None:
         """Handle a request; `on_reply` is called once, possibly before this returns. The exchange is there to be
         cancelled; None when no service was asked."""
         asked = _read_headers(request.headers)
         service, slash, rest = request.path[len(PREFIX) :].partition("/")
-        balancer = self._world.balancers.get(service)
-        action = asked.action or (balancer.action if balancer is not None else DEFAULT_ACTION)
+        path = slash + rest
+        reply = self._own_reply(request, asked, service, path)
+        if reply is not None:
+            on_reply(reply)
+            return None
+        try:
+            body = parse_json(request.body)
+        except BadBodyError as error:
+            on_reply(self._refuse(service, asked, 400, f"Malformed JSON body: {error}"))
+            return None
+        query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True)) if request.query else {}
+        self._stage.client_requests += 1
+        return self._stage.world.send(
+            service,
+            Request(request.method, path, query, body, asked.token, asked.session_id),
+            lambda exchange: on_reply(self._answer(service, path, asked, exchange)),
+            action=asked.action,
+            pin=asked.pin,
+        )
 
-        def refuse(status: int, text: str, *extra: tuple[bytes, bytes]) -> None:
-            on_reply(json_reply(status, {"error": text}, [*_own_headers(action, asked), *extra]))
+    def refuse(self, request: HttpRequest, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
+        """An error of the balancer's own about a request that it does not handle."""
+        service = request.path[len(PREFIX) :].partition("/")[0]
+        return self._refuse(service, _read_headers(request.headers), status, text, *extra)
 
+    def _own_reply(self, request: HttpRequest, asked: _Asked, service: str, path: str) -> HttpReply | None:
+        """What the balancer answers without asking an instance; None when it has to."""
+        balancer = self._stage.world.balancers.get(service)
         if request.method not in METHODS:
-            refuse(405, f"Method not allowed: use {', '.join(METHODS)}", (b"allow", ", ".join(METHODS).encode()))
-        elif balancer is None:
-            refuse(503, _no_instance(service))
-        elif request.method == "GET" and slash + rest == HEALTH_PATH:
-            up = any(backend.instance.up for backend in balancer.backends)
-            if up:
-                on_reply(json_reply(200, {"status": "UP", "service": service}, _own_headers(action, asked)))
-            else:
-                refuse(503, _no_instance(service))
-        else:
-            try:
-                body = parse_json(request.body)
-            except BadBodyError as error:
-                refuse(400, f"Malformed JSON body: {error}")
-                return None
-            query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True)) if request.query else {}
-            return self._world.send(
-                service,
-                Request(request.method, slash + rest, query, body, asked.token, asked.session_id),
-                lambda exchange: on_reply(self._answer(service, slash + rest, asked, exchange)),
-                action=asked.action,
-                pin=asked.pin,
-            )
-        return None
+            allow = ", ".join(METHODS)
+            return self._refuse(service, asked, 405, f"Method not allowed: use {allow}", (b"allow", allow.encode()))
+        if balancer is None:
+            return self._refuse(service, asked, 503, _no_instance(service))
+        if request.method != "GET" or path != HEALTH_PATH:
+            return None
+        if not any(backend.instance.up for backend in balancer.backends):
+            return self._refuse(service, asked, 503, _no_instance(service))
+        return json_reply(200, {"status": "UP", "service": service}, self._own_headers(service, asked))
+
+    def _refuse(self, service: str, asked: _Asked, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
+        return json_reply(status, {"error": text}, [*self._own_headers(service, asked), *extra])
+
+    def _own_headers(self, service: str, asked: _Asked) -> Headers:
+        """Headers of an answer for which no instance was contacted."""
+        balancer = self._stage.world.balancers.get(service)
+        headers: Headers = [
+            (_TELL_ACTION, (asked.action or (balancer.action if balancer else DEFAULT_ACTION)).encode()),
+            (_TELL_INSTANCE, NO_INSTANCE.encode()),
+            (_TELL_UPSTREAM, b"0"),
+            (_TELL_QUEUE, b"0"),
+            (b"x-lb-inflight", b"0"),
+            (b"x-lb-attempts", b"0"),
+            (b"x-lb-flags", b"unknown_action" if asked.unknown_action else b"-"),
+        ]
+        if asked.trace_id is not None:
+            headers.append((b"x-trace-id", asked.trace_id))
+        return headers
 
     def _answer(self, service: str, path: str, asked: _Asked, exchange: Exchange) -> HttpReply:
         headers = _exchange_headers(asked, exchange)
@@ -185,7 +211,7 @@ class Proxy:
         if exchange.backend is None:
             if exchange.flags[-1] == "no_healthy_instance":
                 return json_reply(503, {"error": _no_instance(service)}, headers)
-            headers.append((b"retry-after", b"%d" % self._world.parameters.retry_after))
+            headers.append((b"retry-after", b"%d" % self._stage.world.parameters.retry_after))
             return json_reply(503, {"error": _REFUSALS[exchange.flags[-1]].format(service=service)}, headers)
         text = _failure(exchange, response if isinstance(response, Response) else None, path)
         return json_reply(502, {"error": f"Failed to forward request: {text}"}, headers)
@@ -218,22 +244,6 @@ def _failure(exchange: Exchange, response: Response | None, path: str) -> str:
 def _error_text(response: Response) -> str:
     body = json.loads(response.body) if response.body else {}
     return str(body.get("error", ""))[:_MAX_ECHO]
-
-
-def _own_headers(action: str, asked: _Asked) -> Headers:
-    """Headers of an answer for which no instance was contacted."""
-    headers: Headers = [
-        (_TELL_ACTION, action.encode()),
-        (_TELL_INSTANCE, NO_INSTANCE.encode()),
-        (_TELL_UPSTREAM, b"0"),
-        (_TELL_QUEUE, b"0"),
-        (b"x-lb-inflight", b"0"),
-        (b"x-lb-attempts", b"0"),
-        (b"x-lb-flags", b"unknown_action" if asked.unknown_action else b"-"),
-    ]
-    if asked.trace_id is not None:
-        headers.append((b"x-trace-id", asked.trace_id))
-    return headers
 
 
 def _exchange_headers(asked: _Asked, exchange: Exchange) -> Headers:

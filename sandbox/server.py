@@ -15,8 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from sandbox.balancer import Exchange
 from sandbox.clock import EventHeap, Timer
 from sandbox.control import Control
-from sandbox.proxy import PREFIX, HttpReply, HttpRequest, Proxy, json_reply
-from sandbox.world import World
+from sandbox.proxy import PREFIX, HttpReply, HttpRequest, Proxy
+from sandbox.stage import Stage
 
 MAX_BODY_BYTES = 64 * 1024
 TIMER_RESOLUTION_S = 0.0005  # uvloop rounds timers to milliseconds, so "due within half of one" is due
@@ -103,10 +103,14 @@ class LiveClock:
 class _Waiting:
     """A client that waits for its answer."""
 
-    __slots__ = ("exchange", "receive", "reply", "since_s")
+    __slots__ = ("exchange", "receive", "reply", "request", "since_s", "watched")
 
-    def __init__(self, reply: "asyncio.Future[HttpReply | None]", receive: Receive, since_s: float) -> None:
+    def __init__(
+        self, request: HttpRequest, reply: "asyncio.Future[HttpReply | None]", receive: Receive, since_s: float
+    ) -> None:
+        self.request = request
         self.reply = reply
+        self.watched = False
         self.receive = receive
         self.since_s = since_s
         self.exchange: Exchange | None = None
@@ -119,9 +123,9 @@ class _Waiting:
 class App:
     """The ASGI application."""
 
-    def __init__(self, clock: LiveClock, world: World, control: Control, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, clock: LiveClock, stage: Stage, control: Control, loop: asyncio.AbstractEventLoop) -> None:
         self._clock = clock
-        self._proxy = Proxy(world)
+        self._proxy = Proxy(stage)
         self._control = control
         self._loop = loop
         self._waiting: dict[_Waiting, None] = {}  # in order of arrival
@@ -139,12 +143,11 @@ class App:
                 break
         if body is None:
             return  # the client went away before its request was complete
+        request = HttpRequest(scope["method"], scope["path"], scope["query_string"], scope["headers"], body)
         if len(body) > MAX_BODY_BYTES:
             text = f"The body is larger than {MAX_BODY_BYTES} bytes"
-            await _send(send, json_reply(413, {"error": text}, [(b"connection", b"close")]))
-            return
-        request = HttpRequest(scope["method"], scope["path"], scope["query_string"], scope["headers"], body)
-        if request.path.startswith(PREFIX):
+            reply: HttpReply | None = self._proxy.refuse(request, 413, text, (b"connection", b"close"))
+        elif request.path.startswith(PREFIX):
             reply = await self._through_balancer(request, receive)
         else:
             reply = self._clock.run_now(lambda: self._control.handle(request))
@@ -153,7 +156,7 @@ class App:
 
     async def _through_balancer(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
         """The answer, or None when the client went away."""
-        waiting = _Waiting(self._loop.create_future(), receive, self._loop.time())
+        waiting = _Waiting(request, self._loop.create_future(), receive, self._loop.time())
         waiting.exchange = self._clock.run_now(lambda: self._proxy.open(request, waiting.answer))
         try:
             if waiting.reply.done():
@@ -168,14 +171,23 @@ class App:
         """Ask for the disconnect only where the answer takes long: a task for every request would cost more than the
         model."""
         now_s = self._loop.time()
-        for waiting in list(self._waiting):
+        for waiting in self._waiting:
             if now_s - waiting.since_s < WATCH_AFTER_S / 2:
                 break
-            del self._waiting[waiting]
+            if waiting.watched:
+                continue
+            waiting.watched = True
             task = self._loop.create_task(self._cancel_when_gone(waiting))
             self._watchers.add(task)
             task.add_done_callback(self._watchers.discard)
         self._loop.call_later(WATCH_AFTER_S / 2, self._watch)
+
+    def stop(self) -> None:
+        """Nobody waits any longer: everything under way is cancelled and answered so."""
+        for waiting in list(self._waiting):
+            if waiting.exchange is not None:
+                self._clock.run_now(waiting.exchange.cancel)
+            waiting.answer(self._proxy.refuse(waiting.request, 503, "The sandbox is being stopped"))
 
     async def _cancel_when_gone(self, waiting: _Waiting) -> None:
         while (await waiting.receive())["type"] != "http.disconnect":
@@ -241,35 +253,40 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which tells when it is ready."""
+    """uvicorn's server, which tells when it is ready, and does not wait for ever for answers when it stops."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._app = app
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(GRACE_S, self._app.stop)
+        await super().shutdown(sockets)
+
 
 def serve(
-    make_world: Callable[[LiveClock], World],
+    make_stage: Callable[[LiveClock], Stage],
     sock: socket.socket,
     base_url: str,
     *,
     parent_pid: int | None,
-    on_ready: Callable[[World], None],
-) -> World:
-    """Serve on `sock` until SIGINT or SIGTERM, or until the parent is gone; the world as it is then."""
+    on_ready: Callable[[], None],
+) -> Stage:
+    """Serve on `sock` until SIGINT or SIGTERM, or until the parent is gone; the stage as it is then."""
     # uvicorn raises the signal that stopped it once more when it is done; by then it shall do nothing.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
 
-    async def main() -> World:
+    async def main() -> Stage:
         loop = asyncio.get_running_loop()
         clock = LiveClock(loop)
-        world = make_world(clock)
-        app = App(clock, world, Control(world, base_url, time.time_ns), loop)
+        stage = make_stage(clock)
+        app = App(clock, stage, Control(stage, base_url, time.time_ns), loop)
         config = uvicorn.Config(
             app,
             http=_Protocol,
@@ -281,9 +298,9 @@ def serve(
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=2 * GRACE_S,  # for what `App.stop` does not end
         )
-        server = _Server(config, lambda: on_ready(world))
+        server = _Server(config, app, on_ready)
         if parent_pid is not None:
             _watch_parent(loop, parent_pid, server)
         # What is there now stays until the end, and requests leave no cycles: the collector has little to look for.
@@ -292,7 +309,7 @@ def serve(
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         await server.serve(sockets=[sock])
         clock.catch_up()
-        return world
+        return stage
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main())

@@ -111,6 +111,11 @@ def read_expectation(text: str) -> dict[str, float]:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ExpectError([f"not JSON: {error}"]) from error
+    return check_expectation(given)
+
+
+def check_expectation(given: object) -> dict[str, float]:
+    """The same from a value; raises ExpectError with all problems."""
     if not isinstance(given, dict) or not given:
         raise ExpectError(['must be a JSON object like {"cart-service POST /api/cart/items": 12.3}'])
     problems = []

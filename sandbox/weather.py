@@ -13,19 +13,25 @@ from sandbox.parameters import Parameters
 
 
 class Weather:
-    """The weather of one instance, from now on for ever."""
+    """The weather of one instance, from now on until `end`."""
 
     def __init__(self, instance: Instance, clock: Clock, rng: Random, parameters: Parameters) -> None:
         self._instance = instance
         self._clock = clock
         self._rng = rng
         self._p = parameters
+        self._over = False
         self._after(parameters.antagonist_every_s, self._antagonist_comes)
         self._after(parameters.pause_every_s, self._pause)
         self._after(parameters.incident_every_s, self._incident_begins)
 
+    def end(self) -> None:
+        """Nothing happens from now on."""
+        self._over = True
+
     def _after(self, mean_s: float, happen: Callable[[], None]) -> None:
-        self._clock.call_later(self._rng.expovariate(1.0 / mean_s), happen)
+        if not self._over:
+            self._clock.call_later(self._rng.expovariate(1.0 / mean_s), happen)
 
     def _antagonist_comes(self) -> None:
         share = self._rng.uniform(self._p.antagonist_share_low, self._p.antagonist_share_high)

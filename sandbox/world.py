@@ -54,12 +54,12 @@ class World:
             for service, instances in self.instances.items()
         }
         self.faults = Faults(self.instances, clock, parameters)
-        if parameters.weather:
-            self.weather = [
-                Weather(instance, clock, Random(f"{seed}:{instance.name}:weather"), parameters)
-                for instances in self.instances.values()
-                for instance in instances
-            ]
+        self.weather = [
+            Weather(instance, clock, Random(f"{seed}:{instance.name}:weather"), parameters)
+            for instances in self.instances.values()
+            for instance in instances
+            if parameters.weather
+        ]
 
     def send(
         self,
@@ -78,6 +78,11 @@ class World:
             action=action,
             pin=pin,
         )
+
+    def close(self) -> None:
+        """Another world follows: no more weather here, so that nothing is left on the clock."""
+        for weather in self.weather:
+            weather.end()
 
     def set_actions(self, actions: Mapping[str, str]) -> None:
         """The control action of some services, from now on. `ValueError` for an unknown name; then none is set."""

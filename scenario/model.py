@@ -45,7 +45,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 """Key -> value when a file leaves it out. Every one that is used is printed with the plan."""
 
 
-class _Frozen:
+class Frozen:
     """A dataclass whose mappings are read-only copies."""
 
     __slots__ = ()
@@ -82,7 +82,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile(_Frozen):
+class Profile(Frozen):
     """One kind of shopper. Ranges are (smallest, largest), both included."""
 
     name: str
@@ -102,7 +102,7 @@ class Profile(_Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Phase(_Frozen):
+class Phase(Frozen):
     """One stretch of a scenario's timeline."""
 
     name: str
@@ -122,7 +122,7 @@ class Phase(_Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario(_Frozen):
+class Scenario(Frozen):
     """One named timeline of a file with everything that is needed to run it. Times are nominal."""
 
     name: str

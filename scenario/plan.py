@@ -23,9 +23,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from scenario import visits
+from scenario.describe import describe
 from scenario.errors import Problem, ScenarioError, number
 from scenario.mix import apportion, between
-from scenario.model import PACE, SERVICES, Phase, Scenario, _Frozen
+from scenario.model import PACE, SERVICES, Phase, Scenario, Frozen
 
 DYNAMICS_LIMIT = 10.0
 """Service times reach their floor of 5 ms at this time scale, so the system's own times are not divided by more."""
@@ -34,7 +35,7 @@ SHORTEST_DECISION_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class PlanPhase(_Frozen):
+class PlanPhase(Frozen):
     """One phase of a plan. Times in real seconds from the start of the run."""
 
     index: int
@@ -54,7 +55,7 @@ class PlanPhase(_Frozen):
 
 
 @dataclass(frozen=True)
-class Plan(_Frozen):
+class Plan(Frozen):
     """What a run does and when. Made by `make_plan`; equal inputs make equal plans."""
 
     scenario: Scenario
@@ -116,8 +117,6 @@ class Plan(_Frozen):
 
     def describe(self) -> list[str]:
         """What a person reads before a run."""
-        from scenario.describe import describe  # it needs Plan; a plan needs it only here
-
         return describe(self)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from scenario.errors import Problem, ScenarioError, show
 
 LARGEST_BYTES = 1024 * 1024
 DEEPEST = 32
-MOST_VALUES = 100_000
+MOST_VALUES = 50_000
 _LONGEST_NUMBER = 40
 
 _NULL = re.compile(r"null|~|")

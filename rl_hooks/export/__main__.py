@@ -18,7 +18,7 @@ EXIT_OK, EXIT_BAD_INPUT, EXIT_GAPS = 0, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: exported; 2: bad input, nothing written; 3: exported, but rows of the recording are missing."""
+    """Exit code 0: exported; 2: refused or not written, with one message; 3: exported, but rows are missing."""
     options = _parser().parse_args(arguments)
     runs: list[Path] = options.runs
     if options.out is None and len(runs) > 1:

@@ -1,7 +1,7 @@
 """All that a bundle holds, in memory: the steps of one or several runs with their episodes and their split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import pandas as pd
 from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, episodes, split, steps
 from rl_hooks.export.errors import ExportError
-from rl_hooks.export.rewards import weights_sha256
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
@@ -138,21 +137,3 @@ def _meaning(plan: Plan) -> dict[str, Any]:
         "reward weights": ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),
         "SLO": ", ".join(f"{name} {value:g} ms" for name, value in slo_ms.items()),
     }
-
-
-def describe_plan(plan: Plan) -> dict[str, Any]:
-    """What holds for every run of a data set, for its schema."""
-    spans = align.spans_of(plan)
-    names = ("window", "last5", "last1")
-    return {
-        "decision_interval_s": plan.decision_interval_s,
-        "windows_s": {name: length / 1e9 for name, length in zip(names, spans.lengths_ns, strict=True)},
-        "reward_weights": dict(plan.scenario.reward_weights),
-        "reward_weights_sha256": weights_sha256(plan.scenario.reward_weights),
-        "slo_ms": dict(plan.slo_ms),
-    }
-
-
-def losses_of(run: Run) -> list[dict[str, Any]]:
-    """What could not be read of a run, with places inside the run folder."""
-    return [{**asdict(loss), "text": loss.text.replace(f"{run.path}/", "")} for loss in run.losses]

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export import facts, rewards, split
-from rl_hooks.export.dataset import Dataset, RunSteps, describe_plan, losses_of
+from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.export.dataset import Dataset, RunSteps
 from rl_hooks.histogram import BUCKETS_PER_OCTAVE
 from rl_hooks.observation import FEATURES, THRESHOLDS
+from rl_hooks.run_reader import Run
 from rl_hooks.version import VERSION
+from scenario.plan import Plan
 
 SCHEMA_VERSION = 1
 MASK_RULE = "A value that was not known is NaN in obs.<name> and next.<name> and False in observation_mask, never zero."
@@ -26,7 +28,7 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         "complete": not any(part.run.losses for part in data.runs),
         "actions": list(ACTIONS),
         "services": list(SERVICES),
-        **describe_plan(data.plan),
+        **_common(data.plan),
         "observation": _observation(data),
         "rewards": _rewards(data),
         "privileged_columns": list(PRIVILEGED),
@@ -34,6 +36,24 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         "counts": _counts(data),
         "runs": [_run(data, part) for part in data.runs],
     }
+
+
+def _common(plan: Plan) -> dict[str, Any]:
+    """What holds for every run of the data set."""
+    spans = align.spans_of(plan)
+    names = ("window", "last5", "last1")
+    return {
+        "decision_interval_s": plan.decision_interval_s,
+        "windows_s": {name: length / 1e9 for name, length in zip(names, spans.lengths_ns, strict=True)},
+        "reward_weights": dict(plan.scenario.reward_weights),
+        "reward_weights_sha256": rewards.weights_sha256(plan.scenario.reward_weights),
+        "slo_ms": dict(plan.slo_ms),
+    }
+
+
+def _losses(run: Run) -> list[dict[str, Any]]:
+    """What could not be read of a run, with places inside the run folder."""
+    return [{**asdict(loss), "text": loss.text.replace(f"{run.path}/", "")} for loss in run.losses]
 
 
 def _observation(data: Dataset) -> dict[str, Any]:
@@ -99,7 +119,7 @@ def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
         "decisions": len(run.decisions),
         "incomplete": part.incomplete,
         "samples": len(run.samples),
-        "losses": losses_of(run),
+        "losses": _losses(run),
         **facts.request_counts(run),
         "sessions_by_outcome": facts.session_counts(run),
         "conversion": facts.conversion(run, part.plan),

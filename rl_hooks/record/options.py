@@ -28,6 +28,7 @@ from scenario.refs import resolve
 DEFAULT_SCENARIO_FILE = "comprehensive_rl_training_config.yaml"
 DEFAULT_HOST = "http://127.0.0.1:8080/proxy"
 PROBE_TIMEOUT_S = 2.0
+SANDBOX = "sandbox"
 
 
 class SetupError(Exception):
@@ -101,6 +102,20 @@ class Setup:
     actuator: Actuator
     facts: Mapping[str, Any]  # for the manifest
 
+    @property
+    def is_sandbox(self) -> bool:
+        return bool(self.facts["balancer"] == SANDBOX)
+
+    def peak_load(self) -> dict[str, Any]:
+        """What a sandbox has to know to size itself: the calls of the busiest phase, in real time, and the products."""
+        busiest = max(self.plan.phases, key=lambda phase: sum(self.plan.expected_rps(phase).values()))
+        products = [
+            {"sku": p.sku, "name": p.name, "category": p.category, "brand": p.brand, "price": p.price}
+            for p in self.plan.scenario.catalogue
+        ]
+        expect = dict(self.plan.expected_rps(busiest))
+        return {"time_scale": self.plan.time_scale, "expect": expect, "products": products}
+
     def describe(self) -> list[str]:
         """What a person should know before the run starts, one fact a line."""
         return [
@@ -127,11 +142,11 @@ def make_setup(options: Any, host: str) -> Setup:
     plan = _attempt(problems, lambda: _plan(options))
     root = _attempt(problems, lambda: root_of(host))
     policy = _attempt(problems, lambda: make_policy(options.logging_policy))
-    kind = _kind_of(root) if root is not None and "auto" in (options.metrics_source, options.actuator) else ""
-    source_name = _named(options.metrics_source, "sandbox" if kind == "sandbox" else "none")
-    actuator_name = _named(options.actuator, "sandbox" if kind == "sandbox" else "header")
-    source = _attempt(problems, lambda: resolve(source_name, SOURCES)(root))
-    actuator = _attempt(problems, lambda: resolve(actuator_name, ACTUATORS)(root))
+    kind = _kind_of(root) if root is not None else ""
+    source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
+    actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX else "header")
+    source = _attempt(problems, lambda: _make("--metrics-source", source_name, SOURCES, root))
+    actuator = _attempt(problems, lambda: _make("--actuator", actuator_name, ACTUATORS, root))
     if problems or plan is None or policy is None or source is None or actuator is None:
         raise SetupError("\n".join(problems))
     started_ns = time.time_ns()
@@ -161,19 +176,29 @@ def make_setup(options: Any, host: str) -> Setup:
 def make_policy(text: str) -> LoggingPolicy:
     """The logging policy that `text` names: `uniform`, `sticky:0.5`, or `module:attribute`.
 
-    Raises PolicyError or ScenarioError with what would be right.
+    Raises PolicyError, SetupError or ScenarioError with what would be right.
     """
+    option = "--logging-policy"
     name, colon, parameter = text.partition(":")
+    policy: LoggingPolicy
     if name not in POLICIES or not colon:
-        made = resolve(text, POLICIES)()
-    else:
-        try:
-            made = resolve(name, POLICIES)(float(parameter))
-        except (ValueError, TypeError) as error:
-            if isinstance(error, PolicyError):
-                raise
-            raise PolicyError(f"--logging-policy {text}: {parameter!r} is no parameter for {name}") from error
-    return made  # type: ignore[no-any-return]
+        policy = _make(option, text, POLICIES)
+        return policy
+    try:
+        number = float(parameter)
+    except ValueError as error:
+        raise PolicyError(f"{option} {text}: {parameter!r} is not a number; write for example sticky:0.5") from error
+    if name != "sticky":
+        raise PolicyError(f"{option} {text}: {name} takes no parameter")
+    policy = _make(option, name, POLICIES, number)
+    return policy
+
+
+def _make(option: str, name: str, builtin: Mapping[str, str], *arguments: Any) -> Any:
+    made = resolve(name, builtin)
+    if not callable(made):
+        raise SetupError(f"{option} {name}: is a {type(made).__name__}; name a class or a function that makes one")
+    return made(*arguments)
 
 
 def versions() -> dict[str, str]:
@@ -189,10 +214,10 @@ def _plan(options: Any) -> Plan:
 
 
 def _kind_of(root: str) -> str:
-    """`sandbox` when the root says it is one, else the empty string: an unknown balancer."""
+    """SANDBOX when the root says it is one, else the empty string: an unknown balancer."""
     try:
         answer = requests.get(f"{root}/state", timeout=PROBE_TIMEOUT_S)
-        return "sandbox" if answer.ok and "services" in answer.json() else ""
+        return SANDBOX if answer.ok and "services" in answer.json() else ""
     except (requests.RequestException, ValueError):
         return ""
 
@@ -205,6 +230,6 @@ def _attempt(problems: list[str], make: Any) -> Any:
     """The result of `make`, or None with its complaint added to `problems`."""
     try:
         return make()
-    except (ScenarioError, TargetError, ValueError) as error:
+    except (ScenarioError, SetupError, TargetError, ValueError) as error:
         problems.append(str(error))
         return None

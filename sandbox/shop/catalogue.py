@@ -50,6 +50,11 @@ def read_catalogue(text: str) -> tuple[Product, ...]:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CatalogueError([f"not JSON: {error}"]) from error
+    return check_catalogue(given)
+
+
+def check_catalogue(given: object) -> tuple[Product, ...]:
+    """The same from a value; raises CatalogueError with all problems."""
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_PRODUCTS:
         raise CatalogueError([f"must be a list of 1 to {MAX_PRODUCTS} products"])
     problems: list[str] = []

@@ -6,7 +6,8 @@ from profiles.choice import Intent, draw_intent, free_visit_shares, pick
 from rl_hooks import row
 from scenario.model import Profile
 
-SHOPPER = Profile("p", "", 0.35, 0.4, (8, 20), (40, 90), (1.5, 4.0), {"browse": 0.45, "search": 0.3, "cart": 0.2, "order": 0.05}, (2, 5))  # fmt: skip
+ACTIONS = {"browse": 0.45, "search": 0.3, "cart": 0.2, "order": 0.05}
+SHOPPER = Profile("p", "", 0.35, 0.4, (8, 20), (40, 90), (1.5, 4.0), ACTIONS, (2, 5))
 WEIGHTS = {"browse": 60.0, "search": 25.0, "cart": 10.0, "order": 3.0, "profile": 2.0}
 
 

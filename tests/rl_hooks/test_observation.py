@@ -168,6 +168,7 @@ def test_a_sample_that_was_overtaken_by_a_newer_one_is_ignored() -> None:
     new = {"t_ns": at(1), "received_ns": at(2), "service": 0, "cpu": 0.75}
     old = {"t_ns": at(0), "received_ns": at(3), "service": 0, "cpu": 0.25}
     window.push_samples(rows("samples", [new, old]))
+    assert value(window.observe(at(2)), "cpu_mean") == 0.75
     assert value(window.observe(at(4)), "cpu_mean") == 0.75
 
 

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from random import Random
 
 import pytest
@@ -41,9 +41,7 @@ def test_a_fault_acts_inside_the_instances_and_ends_by_itself(
 ) -> None:
     faults.inject({"service": "cart-service", "kind": kind, "value": VALUES[kind], "duration_s": 5})
     for instance in instances:
-        assert effects(instance) == pytest.approx(ACTS[kind]) or effects(instance).error_rate == pytest.approx(
-            ACTS[kind].error_rate
-        )
+        assert astuple(effects(instance)) == pytest.approx(astuple(ACTS[kind]))
     clock.run_until(5.0)
     assert all(effects(instance) == Effect() for instance in instances) and faults.active() == []
 
@@ -142,12 +140,12 @@ def test_an_instance_of_another_service(faults: Faults) -> None:
 def test_the_weather_comes_as_often_and_stays_as_long_as_the_table_says(
     clock: VirtualClock, make_instance: Callable[..., Instance]
 ) -> None:
-    # 400 simulated hours: some 18000 antagonists and 1170 incidents; the tolerances are 3 and more standard errors.
+    # 200 simulated hours: some 9000 antagonists and 585 incidents; the tolerances are about 3 standard errors.
     parameters = Parameters()
     instance = make_instance()
     Weather(instance, clock, Random(1), parameters)
     seen = {"antagonist": 0.0, "errors": 0.0, "slow": 0.0, "paused": 0.0}
-    steps = 288_000
+    steps = 144_000
     for _ in range(steps):
         clock.run_for(5.0)
         effect = effects(instance)

@@ -225,6 +225,7 @@ def test_users_that_are_told_to_stop_finish_their_requests(timeline_runs: dict[s
 def test_a_spawn_message_builds_no_argument_parser(timeline_runs: dict[str, Lab]) -> None:
     lab = timeline_runs["master"]
     for worker in lab.processes[1:3]:
+        assert any(row["running"] for row in lab.rows(f"users-{worker.pid}.jsonl"))
         assert lab.rows(f"parsers-{worker.pid}.jsonl") == []
 
 

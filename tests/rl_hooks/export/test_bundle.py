@@ -15,7 +15,7 @@ import yaml
 
 from rl_hooks.decision import ACTIONS
 from rl_hooks.export import check, split
-from rl_hooks.export.bundle import write_bundle
+from rl_hooks.export.bundle import _swap, write_bundle
 from rl_hooks.export.dataset import Dataset, assemble
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.logs import write_logs
@@ -241,6 +241,15 @@ def test_the_card_makes_the_folder_loadable(bundle: Path) -> None:
     assert train.equals(pq.read_schema(bundle / TRANSITIONS.format("validation")))
 
 
+def test_the_example_in_the_card_runs(bundle: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = re.search(r"```python\n(.*?)```", (bundle / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    monkeypatch.chdir(bundle)
+    names: dict[str, Any] = {}
+    exec(example[1], names)
+    np.testing.assert_array_equal(names["observation"], data.observation[data.rows("train")])
+
+
 def test_exporting_again_gives_the_same_bytes(bundle: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "elsewhere"
     write_bundle(assemble([run]), again)
@@ -272,6 +281,8 @@ def test_several_runs_make_one_bundle(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(mine[same], first[same])  # a run is cut and dealt the same, alone or not
     requests = pd.read_parquet(together / "data/requests/requests.parquet")
     assert requests.groupby("run_id", observed=True).size().to_dict() == {"run1": 800, "run2": 800}
+    decided = requests[requests["episode_id"].notna()]
+    assert decided["episode_id"].str.split(":").str[0].tolist() == decided["run_id"].tolist()
     facts = strict(together / "dataset.json")
     assert [run["run_id"] for run in facts["runs"]] == ["run1", "run2"]
     transitions, requests = both, requests[requests["split"] == "train"]
@@ -340,6 +351,14 @@ def test_a_place_that_cannot_be_written_is_said(data: Dataset, tmp_path: Path) -
     assert str(caught.value) == (
         f"{out}: the bundle cannot be written (File exists); free some space or choose another place with --out"
     )
+
+
+def test_when_the_swap_fails_the_old_bundle_is_put_back(data: Dataset, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(data, out)
+    with pytest.raises(FileNotFoundError):
+        _swap(tmp_path / "not there", out, tmp_path / "old")
+    assert content(out) == content(bundle)
 
 
 def test_when_writing_fails_the_old_bundle_stays(

@@ -127,6 +127,18 @@ def test_without_samples_every_instance_that_is_named_counts() -> None:
     assert np.isnan(frame.loc[20.0, "reward_load_balance"])  # one request for two instances
 
 
+def test_the_expected_requests_are_those_of_the_middle_of_the_interval() -> None:
+    planned = builders.plan()
+    run = builders.run(planned, decisions=builders.decisions(planned, np.random.default_rng(1)))
+    line = align.timeline(run, planned)
+    nothing = np.empty(0, np.int64)
+    expected = align.cohorts(run, planned, line, nothing, np.zeros(len(line.t_ns), np.int64)).expected
+    inventory = line.service == 1
+    at_start, later = expected[inventory][0], expected[inventory][30]
+    assert at_start == pytest.approx(2 * planned.expected_service_rps_at(1.0)["inventory-service"])
+    assert 0 < at_start < later  # users are still coming
+
+
 def test_the_plan_start_comes_from_an_event_that_has_both_clocks() -> None:
     events = [{"t_ns": builders.at(5.0), "kind": "users", "run_time_s": 3.0, "counts": {}}]
     assert align.plan_start_ns(builders.run(events=events)) == builders.at(2.0)

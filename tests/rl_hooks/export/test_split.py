@@ -145,6 +145,11 @@ def test_phases_of_one_block_train_unless_nothing_else_could_validate() -> None:
     assert Counter(split.sides(frame_of_blocks({"a": 2, "b": 1}), 1)) == {split.TRAIN: 2, split.VALIDATION: 1}
 
 
+def test_short_phases_validate_too_even_if_that_is_more_than_a_fifth() -> None:
+    frame = frame_of_blocks({"a": 2, "b": 2, "c": 2})
+    assert sorted(frame["phase"][split.sides(frame, 1) == split.VALIDATION]) == ["a", "b", "c"]
+
+
 def rows_by(data: Dataset, column: str) -> Any:
     return data.frame[data.frame["service_index"] == 0].set_index("decision_tick")[column]
 
@@ -164,15 +169,20 @@ def test_a_step_that_is_left_out_in_the_middle_ends_an_episode() -> None:
     np.testing.assert_array_equal(data.next_observation[before], data.observation[after])
 
 
-def test_a_change_of_policy_and_a_gap_cut_episodes() -> None:
-    run = builders.random_run()
-    run.decisions["policy_ref"][run.decisions["tick"] >= 50] = 2
-    gap = run.decisions["tick"] >= 110
-    run.decisions["t_ns"][gap] += 5 * 10**9
-    data = assemble([run])
-    for tick in (50, 110):
-        assert rows_by(data, "truncated")[tick - 1]
-        assert rows_by(data, "step")[tick] == 0
+@pytest.mark.parametrize("tick", [100, 112])
+def test_a_change_of_policy_and_a_gap_cut_episodes(tick: int) -> None:
+    def without_samples() -> Run:
+        return builders.random_run(samples=builders.rows("samples", []))
+
+    whole, policy, gap = without_samples(), without_samples(), without_samples()
+    policy.decisions["policy_ref"][policy.decisions["tick"] >= tick] = 2
+    gap.decisions["t_ns"][gap.decisions["tick"] >= tick] += 5 * 10**9
+    for run, is_cut in ((whole, False), (policy, True), (gap, True)):
+        data = assemble([run])
+        for column in ("block", "split"):  # nothing else cuts here
+            assert rows_by(data, column)[tick - 1] == rows_by(data, column)[tick]
+        assert rows_by(data, "truncated")[tick - 1] == is_cut
+        assert (rows_by(data, "step")[tick] == 0) == is_cut
 
 
 def test_telemetry_that_stops_cuts_an_episode_and_a_slow_source_does_not() -> None:

@@ -1,0 +1,81 @@
+"""The world that is on now, and what it is told to expect.
+
+A load that is announced (`PUT /control/load`) brings a new world on, sized for it, on the same clock and port. So a
+sandbox that runs all day is right for every run, at any time scale. What was ordered in the world before is gone;
+requests under way there still get their answers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from rl_hooks.decision import SERVICES
+from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, check_catalogue
+from sandbox.sizing import ExpectError, check_expectation
+from sandbox.world import World
+
+
+class LoadError(ValueError):
+    """A load that makes no sense; `problems` are all that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to be ready for."""
+
+    time_scale: float = 1.0
+    expected_rps: Mapping[str, float] | None = None  # by endpoint key, without fan-out; None: the modest default
+    products: tuple[Product, ...] = DEFAULT_CATALOGUE
+
+
+class Stage:
+    """See the module. `build` makes a world for a load."""
+
+    def __init__(self, build: Callable[[Load], World], load: Load) -> None:
+        self._build = build
+        self._before = dict.fromkeys(SERVICES, (0, 0))  # answered, failed in earlier worlds
+        self.client_requests = 0  # requests from outside that asked a service for something, health aside
+        self.world = build(load)
+
+    def set_load(self, load: Load) -> None:
+        """Bring the world for `load` on."""
+        old, self.world = self.world, self._build(load)
+        self._before = _tally(self._before, old)
+        old.close()
+
+    def tally(self) -> Mapping[str, tuple[int, int]]:
+        """Requests (answered, failed) per service since the start, calls between services included."""
+        return _tally(self._before, self.world)
+
+
+def read_load(content: object) -> Load:
+    """`{"time_scale": S, "expect": {endpoint key: calls/s}, "products": [...]}`; raises LoadError with all problems."""
+    if not isinstance(content, dict):
+        raise LoadError(["must be an object with time_scale, expect and products"])
+    problems = [f"{str(key)[:40]}: unknown field" for key in content if key not in ("time_scale", "expect", "products")]
+    scale = content.get("time_scale")
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0.0 < scale < 1e6:
+        problems.append("time_scale: must be a number above 0, for example 45")
+    expected: Mapping[str, float] = {}
+    products: tuple[Product, ...] = ()
+    try:
+        expected = check_expectation(content.get("expect"))
+    except ExpectError as error:
+        problems += [f"expect: {problem}" for problem in error.problems]
+    try:
+        products = check_catalogue(content.get("products"))
+    except CatalogueError as error:
+        problems += [f"products: {problem}" for problem in error.problems]
+    if problems or not isinstance(scale, int | float):
+        raise LoadError(problems)
+    return Load(float(scale), expected, products)
+
+
+def _tally(before: Mapping[str, tuple[int, int]], world: World) -> dict[str, tuple[int, int]]:
+    return {
+        service: (before[service][0] + balancer.answered, before[service][1] + balancer.failed)
+        for service, balancer in world.balancers.items()
+    }

@@ -1,0 +1,350 @@
+"""The main job with real processes: sandbox, Locust, export, and everything that can go wrong between them."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.run_folder import read_manifest
+from rl_hooks.run_reader import read_run
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running sandbox."""
+
+    host: str
+    process: "subprocess.Popen[str]"
+
+    def stop(self) -> str:
+        """Its closing tally."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.communicate(timeout=TIMEOUT_S)[0]
+
+
+@contextmanager
+def started(*options: str) -> Iterator[Sandbox]:
+    command = [sys.executable, "-m", "sandbox", "--port", "0", "--parent", str(os.getpid()), *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("sandbox ready: "):
+                break
+        try:
+            yield Sandbox(line.split()[2], process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with started("--healthy") as running:
+        yield running
+
+
+def command(folder: Path, host: str, *options: str) -> list[str]:
+    """Locust on the quick scenario: thirty nominal minutes in ten seconds unless `options` say otherwise."""
+    return [
+        *(sys.executable, "-m", "locust", "-f", str(ROOT / "locustfile.py"), "--headless", "--only-summary"),
+        *("--scenario-file", "quick_validation_config.yaml", "--time-scale", "180", "--host", host),
+        *("--run-folder", str(folder), "--logs", str(folder.parent / "logs"), *options),
+    ]
+
+
+def run(folder: Path, host: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(folder, host, *options), cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+
+
+@contextmanager
+def running(folder: Path, host: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """A Locust process that is ended with the context, whatever happens."""
+    with subprocess.Popen(
+        command(folder, host, *options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def export(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "rl_hooks.export", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+def rows_written(folder: Path) -> int:
+    return len(read_run(folder).requests) if (folder / "manifest.json").exists() else 0
+
+
+def dataset(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "bundle" / "dataset.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def recorded(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One whole run: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("recorded") / "run"
+    done = run(folder, sandbox.host, "--time-scale", "90", "--logging-policy", "sticky:0.3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_a_run_ends_with_a_bundle(recorded: tuple[Path, str]) -> None:
+    folder, printed = recorded
+    assert read_manifest(folder)["state"] == "complete"
+    found = dataset(folder)
+    assert found["complete"] is True
+    assert found["counts"]["rows_lost"] == 0
+    train = pd.read_parquet(folder / "bundle" / "data" / "transitions" / "train-00000-of-00001.parquet")
+    assert set(train["service"]) == set(SERVICES)
+    assert re.search(r"rows lost +0", printed)
+    assert f"run folder: {folder}" in printed
+
+
+def test_on_a_healthy_sandbox_everything_succeeds(recorded: tuple[Path, str]) -> None:
+    requests = read_run(recorded[0]).requests
+    failed = requests[requests["ok"] == 0]
+    assert len(requests) > 1000
+    assert len(failed) == 0, np.unique(failed[["service", "status", "backend_status", "failure"]])
+
+
+def test_rows_carry_the_decision_they_were_sent_under(recorded: tuple[Path, str]) -> None:
+    """By tick and by time it is the same decision, and the balancer applied what was asked for."""
+    run_ = read_run(recorded[0])
+    for service in range(len(SERVICES)):
+        decisions = run_.decisions[run_.decisions["service"] == service]
+        requests = run_.requests[run_.requests["service"] == service]
+        position = np.searchsorted(decisions["t_ns"], requests["start_ns"], side="right") - 1
+        sent_under = requests[position >= 0]
+        decision = decisions[position[position >= 0]]
+        assert len(sent_under) > 0
+        assert (sent_under["decision_tick"] == decision["tick"]).all()
+        assert (sent_under["action_requested"] == decision["action"]).all()
+        assert (sent_under["action_applied"] == decision["action"]).all()
+        assert np.allclose(sent_under["propensity"], decision["propensity"])
+
+
+def test_propensities_are_the_logging_policys(recorded: tuple[Path, str]) -> None:
+    run_ = read_run(recorded[0])
+    assert run_.names["policy"] == ("", "sticky:0.3")
+    for service in range(len(SERVICES)):
+        rows = run_.decisions[run_.decisions["service"] == service]
+        kept = rows["action"][1:] == rows["action"][:-1]
+        assert np.allclose(rows["propensity"][1:], np.where(kept, 0.3 + 0.7 / 6, 0.7 / 6))
+    assert set(run_.decisions["action"]) == set(range(len(ACTIONS)))
+
+
+def test_every_decision_knew_a_sample_from_before_it(recorded: tuple[Path, str]) -> None:
+    run_ = read_run(recorded[0])
+    assert (run_.decisions["sample_ns"] > 0).all()
+    assert (run_.decisions["sample_ns"] <= run_.decisions["t_ns"]).all()
+    assert len(run_.samples) == 15 * len(np.unique(run_.decisions["tick"]))
+
+
+def test_users_follow_the_plan_and_all_leave(recorded: tuple[Path, str]) -> None:
+    run_ = read_run(recorded[0])
+    users = [event for event in run_.events if event["kind"] == "users"]
+    assert [event["phase"] for event in run_.events if event["kind"] == "phase"][-1] is None
+    assert sum(event["planned"] == event["counts"] for event in users) > len(users) / 2
+    assert not any(users[-1]["planned"].values())
+
+
+def test_exporting_again_gives_the_same_bytes(recorded: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = recorded
+    done = export(folder, "--out", tmp_path / "again", "--logs", tmp_path / "logs")
+    assert done.returncode == 0, done.stderr
+    first = sorted(path for path in (folder / "bundle").rglob("*") if path.is_file())
+    assert len(first) >= 7
+    for path in first:
+        assert (tmp_path / "again" / path.relative_to(folder / "bundle")).read_bytes() == path.read_bytes(), path
+    for path in (folder.parent / "logs").glob("*.json"):
+        assert (tmp_path / "logs" / path.name).read_bytes() == path.read_bytes(), path
+
+
+def test_a_second_run_on_the_same_target_finds_its_accounts_and_succeeds(
+    recorded: tuple[Path, str], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    done = run(tmp_path / "run", sandbox.host, "--no-export")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_run(tmp_path / "run").requests["ok"].all()
+    assert "not exported; do it with: python -m rl_hooks.export" in done.stdout
+    assert not (tmp_path / "run" / "bundle").exists()
+
+
+def test_workers_record_and_follow_the_masters_decisions(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    port = free_port()
+    options = ("--processes", "2", "--expect-workers", "2", "--master-bind-port", str(port), "--master-port", str(port))
+    done = run(folder, sandbox.host, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_ = read_run(folder)
+    assert sorted(who.role for who in run_.incarnations) == ["master", "worker", "worker"]
+    assert all(who.closed for who in run_.incarnations)
+    assert run_.losses == ()
+    seats = {
+        (r["incarnation"], r["profile_ref"], r["slot"]) for r in run_.requests[["incarnation", "profile_ref", "slot"]]
+    }
+    assert len({incarnation for incarnation, _, _ in seats}) == 2
+    known = run_.requests[run_.requests["decision_tick"] != 2**32 - 1]
+    assert len(known) > 0.9 * len(run_.requests)
+    assert (known["action_applied"] == known["action_requested"]).all()
+    by_tick = {(d["tick"], d["service"]): d["action"] for d in run_.decisions}
+    assert all(by_tick[r["decision_tick"], r["service"]] == r["action_requested"] for r in known)
+
+
+def test_after_kill_9_every_accepted_row_is_exported(tmp_path: Path) -> None:
+    """The sandbox knows how many requests it got; each is a row, or was in flight when the process died."""
+    folder = tmp_path / "run"
+    with started("--healthy") as target, running(folder, target.host) as locust:
+        wait_until(lambda: rows_written(folder) > 2000, "2000 rows are written")
+        locust.kill()
+        locust.wait()
+        seen = read_run(folder)
+        received = client_requests(target)
+    assert seen.losses == ()
+    assert len(seen.requests) <= received <= len(seen.requests) + len(seen.in_flight)
+    done = export(folder, "--logs", tmp_path / "logs")
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet(folder / "bundle" / "data" / "requests")) == len(seen.requests)
+    assert dataset(folder)["runs"][0]["state"] == "interrupted"
+    assert dataset(folder)["runs"][0]["unfinished"] == len(seen.in_flight)
+
+
+def client_requests(target: Sandbox) -> int:
+    """Requests the sandbox got from outside, not from one of its services."""
+    import requests
+
+    return int(requests.get(target.host.replace("/proxy", "/state"), timeout=10).json()["client_requests_total"])
+
+
+def test_ctrl_c_ends_in_order_and_exports_what_there_is(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with running(folder, sandbox.host) as locust:
+        wait_until(lambda: rows_written(folder) > 1000, "1000 rows are written")
+        locust.send_signal(signal.SIGINT)
+        printed = locust.communicate(timeout=TIMEOUT_S)[0]
+    assert locust.returncode == 1, printed
+    assert read_manifest(folder)["state"] == "interrupted"
+    run_ = read_run(folder)
+    assert run_.losses == ()
+    assert all(who.closed for who in run_.incarnations)
+    assert len(run_.in_flight) == 0
+    assert (folder / "bundle" / "dataset.json").exists()
+
+
+def test_a_target_that_is_not_there_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    host = f"http://127.0.0.1:{free_port()}/proxy"
+    done = run(tmp_path / "run", host)
+    assert done.returncode == 2
+    assert f"target {host}: 5 of 5 services are not ready" in done.stderr
+    assert "start the sandbox: make sandbox" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_exists_is_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    done = run(tmp_path / "run", sandbox.host)
+    assert done.returncode == 2
+    assert "the run folder exists and is not empty; choose another with --run-folder" in done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_all_wrong_options_are_said_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    wrong = ("--logging-policy", "unifrom", "--metrics-source", "sandbx", "--actuator", "os:path", "--time-scale", "-1")
+    done = run(tmp_path / "run", sandbox.host, *wrong)
+    assert done.returncode == 2
+    for part in ("unifrom", "sandbx", "--actuator os:path: is a module", "time scale"):
+        assert part in done.stderr, done.stderr
+
+
+def test_a_broken_scenario_file_is_said_without_a_traceback(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("rl_training_scenarios: 5\n")
+    done = run(tmp_path / "run", sandbox.host, "--scenario-file", str(tmp_path / "bad.yaml"))
+    assert done.returncode == 2
+    assert f"{tmp_path / 'bad.yaml'}: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_target_that_never_answers_well_is_a_failed_run(tmp_path: Path) -> None:
+    with started("--healthy") as target:
+        for service in SERVICES:
+            inject(target, {"service": service, "kind": "errors", "value": 1.0})
+        done = run(tmp_path / "run", target.host)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no request succeeded" in done.stderr
+
+
+def inject(target: Sandbox, fault: dict[str, Any]) -> None:
+    import requests
+
+    requests.post(target.host.replace("/proxy", "/control/faults"), json=fault, timeout=10).raise_for_status()
+
+
+@pytest.mark.root
+def test_a_full_disk_stops_the_run_and_loses_no_row(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], check=False).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        with started("--healthy") as target:
+            done = run(disk / "run", target.host, "--time-scale", "30", "--user-scale", "3", "--no-export")
+            received = client_requests(target)
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert "run stopped: " in done.stderr
+        assert "no more room for rows (No space left on device); free some space and start again" in done.stderr
+        seen = read_run(disk / "run")
+        assert seen.losses == ()
+        assert len(seen.requests) == received
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_exporting_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    done = export(tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path}: not a run folder, it has no manifest.json" in done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
