@@ -131,7 +131,7 @@ class Suite:
             self.fail(str(error))
 
     def _give_users(self, recording: Recording) -> None:
-        seats, accounts = self.desk.open(recording.plan.scenario.total_users)
+        seats, accounts = self.desk.open(recording.plan.accounts)
         self.environment.rl_runtime = Runtime(
             plan=recording.plan,
             run_time_s=recording.run_time_s,
@@ -204,6 +204,10 @@ class Suite:
             print(f"run {state}; export it with: python -m rl_hooks.export {setup.folder}", flush=True)
             return
         code = self.environment.process_exit_code or (0 if state == "complete" else EXIT_FAILED)
+        total = self.environment.stats.total
+        if total.num_requests and total.num_requests == total.num_failures:
+            print(f"run failed: no request succeeded of {total.num_requests} sent to {setup.host}", file=sys.stderr)
+            code = code or EXIT_FAILED
         if recording is not None and not self.environment.parsed_options.no_export:
             code = self._export(setup.folder) or code
         elif recording is not None:

@@ -152,6 +152,8 @@ def _target(options: argparse.Namespace) -> Iterator[str]:
             yield _ready_host(sandbox)
         finally:
             sandbox.send_signal(signal.SIGINT)
+            for line in sandbox.stdout or ():
+                logger.info("%s", line.rstrip())
 
 
 def _ready_host(sandbox: "subprocess.Popen[str]") -> str:
@@ -167,6 +169,7 @@ def _run(job: Job, host: str, options: argparse.Namespace) -> Result:
     """One scenario in a Locust process, which exports when it ends."""
     folder = Path(options.runs) / f"{job.scenario}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     command = [sys.executable, "-m", "locust", "-f", str(PROJECT / "locustfile.py"), "--headless", "--only-summary"]
+    command += ["--no-export", "--json-file", str(folder / "locust_stats")]  # its tables would bury our tally
     command += ["--logfile", str(Path(options.logs) / "enhanced_rl_training_load_test.log"), "--host", host]
     command += ["--scenario-file", str(job.config), "--scenario", job.scenario, "--run-folder", str(folder)]
     command += ["--time-scale", str(job.time_scale), "--user-scale", str(options.user_scale)]
@@ -174,8 +177,9 @@ def _run(job: Job, host: str, options: argparse.Namespace) -> Result:
     command += ["--processes", str(options.processes)] if options.processes else []
     logger.info("scenario %s: %s", job.scenario, folder)
     began = time.monotonic()
-    with subprocess.Popen(command) as locust:
-        code = _wait_in_order(locust)
+    code = _wait_in_order(command)
+    if _state_of(folder) != "not started":
+        code = _wait_in_order([sys.executable, "-m", "rl_hooks.export", str(folder), "--logs", options.logs]) or code
     bundle = folder / "bundle"
     return Result(
         scenario=job.scenario,
@@ -188,13 +192,15 @@ def _run(job: Job, host: str, options: argparse.Namespace) -> Result:
     )
 
 
-def _wait_in_order(locust: "subprocess.Popen[bytes]") -> int:
-    """Wait for Locust; Ctrl-C goes to it as well, and it ends in order and exports, so we only go on waiting."""
-    while True:
-        try:
-            return locust.wait()
-        except KeyboardInterrupt:
-            logger.info("interrupted: waiting for the run to end in order")
+def _wait_in_order(command: list[str]) -> int:
+    """Run a command to its end. Ctrl-C reaches it as well, and it ends in order, so we only go on waiting."""
+    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                logger.info("interrupted: waiting for the run to end in order")
 
 
 def _state_of(folder: Path) -> str:

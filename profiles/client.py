@@ -35,10 +35,9 @@ class Unrepeating(HTTPClientPool):
 
 
 class PlainAgent(LocustUserAgent):
-    """Reports every answer as it is: no redirects are followed, no status is an exception."""
+    """Reports every answer as it is: no status is an exception."""
 
     valid_response_codes = frozenset(range(100, 1000))
-    redirect_response_codes = frozenset()
 
 
 def tame(session: FastHttpSession) -> None:
@@ -56,7 +55,7 @@ def tame(session: FastHttpSession) -> None:
 class ShopClient:
     """The requests of one user: headers, judging, retries, and looking up what became of a lost order.
 
-    `sleep(seconds)` and `check()` are the user's: both end the greenlet's work when the user was told to stop.
+    `sleep(seconds)` is the user's: it raises when the user was told to stop.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class ShopClient:
         retry_delay_s: float,
         dynamics_scale: float,
         sleep: Callable[[float], None],
-        check: Callable[[], None],
     ) -> None:
         self._session = session
         self._steering = steering
@@ -78,7 +76,6 @@ class ShopClient:
         self._retry_delay_s = retry_delay_s
         self._dynamics_scale = dynamics_scale
         self._sleep = sleep
-        self._check = check
         # Trace ids and retry pauses are no choices of the session: they must differ from run to run.
         self._random = Random()
         self._headers: dict[str, str] = {}
@@ -151,7 +148,6 @@ class ShopClient:
 
     def _try(self, step: shop.Step, visit: VisitInfo, attempt: int) -> Answer:
         """One request, one event. The whole answer is read within the request timeout."""
-        self._check()
         endpoint = step.endpoint
         trace = self._random.getrandbits(128) or 1
         call = Call(visit, endpoint.service, endpoint.method, endpoint.call, attempt, trace >> 64, trace & _LOW_64)

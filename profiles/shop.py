@@ -11,11 +11,15 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import quote
 
 from scenario import visits
 from scenario.model import Address, Product
+
+CATALOGUE_STEPS = 4096
+"""Steps of a kind that are kept for the next time: there are as many as products, categories or words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,26 +136,32 @@ def login(account: Credentials) -> Step:
     return Step(LOGIN, _path(LOGIN), {"email": account.email, "password": account.password})
 
 
+@cache
 def me() -> Step:
     return Step(ME, _path(ME))
 
 
+@lru_cache(CATALOGUE_STEPS)
 def list_category(category: str) -> Step:
     return Step(CATEGORY, _path(CATEGORY, category=category))
 
 
+@lru_cache(CATALOGUE_STEPS)
 def open_product(sku: str) -> Step:
     return Step(PRODUCT, _path(PRODUCT, sku=sku))
 
 
+@lru_cache(CATALOGUE_STEPS)
 def search(query: str) -> Step:
     return Step(SEARCH, f"{_path(SEARCH)}?query={quote(query, safe='')}")
 
 
+@cache
 def view_cart() -> Step:
     return Step(CART, _path(CART))
 
 
+@cache
 def mini_cart() -> Step:
     return Step(SUMMARY, _path(SUMMARY))
 
@@ -223,6 +233,7 @@ def view_order(order_id: int) -> Step:
     return Step(ORDER, _path(ORDER, id=order_id))
 
 
+@cache
 def list_orders() -> Step:
     return Step(ORDERS, _path(ORDERS))
 

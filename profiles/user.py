@@ -122,7 +122,6 @@ class ShopUser(FastHttpUser):
             retry_delay_s=plan.retry_delay_s,
             dynamics_scale=plan.dynamics_scale,
             sleep=self.pause,
-            check=self.check_stop,
         )
 
     def next_visit(self) -> str:
@@ -205,8 +204,10 @@ class ShopUser(FastHttpUser):
     def _end_session(self, outcome: Outcome) -> None:
         live, self._live = self._live, None
         assert live is not None
-        self._runtime.on_session_end(live.summary(outcome))
-        self._runtime.accounts.give_back(live.account)
+        try:
+            self._runtime.on_session_end(live.summary(outcome))
+        finally:
+            self._runtime.accounts.give_back(live.account)
 
     def _lease_account(self) -> int:
         warned = False
@@ -250,4 +251,6 @@ class ShopUser(FastHttpUser):
         assert live is not None
         live.session.user_id = None
         self._shop.sign_out()
-        return self._sign_in(live.info.phase)
+        signed_in = self._sign_in(live.info.phase)
+        self.check_stop()
+        return signed_in

@@ -120,7 +120,7 @@ class Balancer:
         self._budget = RetryBudget(parameters)
         self._timeouts = TimeoutLine(clock, parameters.request_timeout_s)
         self._healthy = self.backends
-        clock.call_later(parameters.health_check_every_s, self._check_health)
+        self._health_timer = clock.call_later(parameters.health_check_every_s, self._check_health)
 
     @property
     def in_flight(self) -> int:
@@ -152,6 +152,10 @@ class Balancer:
             backend.count(self._clock.now(), exchange.action, CLIENT_GONE_CODE, exchange.upstream_s)
         exchange.finished = True
         self.answered += 1
+
+    def close(self) -> None:
+        """No more health checks; requests under way still get their answers."""
+        self._health_timer.cancel()
 
     # Choosing
 
@@ -299,4 +303,4 @@ class Balancer:
                 backend.failed_checks += 1
                 backend.healthy = backend.failed_checks < self._parameters.health_check_failures
         self._healthy = tuple(backend for backend in self.backends if backend.healthy)
-        self._clock.call_later(self._parameters.health_check_every_s, self._check_health)
+        self._health_timer = self._clock.call_later(self._parameters.health_check_every_s, self._check_health)

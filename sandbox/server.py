@@ -19,6 +19,7 @@ from sandbox.proxy import PREFIX, HttpReply, HttpRequest, Proxy
 from sandbox.stage import Stage
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 TIMER_RESOLUTION_S = 0.0005  # uvloop rounds timers to milliseconds, so "due within half of one" is due
 WATCH_AFTER_S = 0.1  # how soon a client that went away is noticed, at the latest
 PARENT_CHECK_S = 1.0
@@ -246,10 +247,29 @@ class _OneWrite:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol over `_OneWrite`."""
+    """uvicorn's HTTP protocol over `_OneWrite`, with a limit on the size of a request's head, which uvicorn has not."""
+
+    _head_bytes = 0
+    _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, _OneWrite(transport, self.loop)))
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):

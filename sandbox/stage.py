@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rl_hooks.decision import SERVICES
+from sandbox.balancer import Balancer
 from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, check_catalogue
 from sandbox.sizing import ExpectError, check_expectation
 from sandbox.world import World
@@ -36,19 +37,23 @@ class Stage:
 
     def __init__(self, build: Callable[[Load], World], load: Load) -> None:
         self._build = build
-        self._before = dict.fromkeys(SERVICES, (0, 0))  # answered, failed in earlier worlds
+        self._earlier: list[Mapping[str, Balancer]] = []  # of earlier worlds, which may still answer
         self.client_requests = 0  # requests from outside that asked a service for something, health aside
         self.world = build(load)
 
     def set_load(self, load: Load) -> None:
         """Bring the world for `load` on."""
         old, self.world = self.world, self._build(load)
-        self._before = _tally(self._before, old)
+        self._earlier.append(old.balancers)
         old.close()
 
     def tally(self) -> Mapping[str, tuple[int, int]]:
         """Requests (answered, failed) per service since the start, calls between services included."""
-        return _tally(self._before, self.world)
+        worlds = [*self._earlier, self.world.balancers]
+        return {
+            service: (sum(one[service].answered for one in worlds), sum(one[service].failed for one in worlds))
+            for service in SERVICES
+        }
 
 
 def read_load(content: object) -> Load:
@@ -72,10 +77,3 @@ def read_load(content: object) -> Load:
     if problems or not isinstance(scale, int | float):
         raise LoadError(problems)
     return Load(float(scale), expected, products)
-
-
-def _tally(before: Mapping[str, tuple[int, int]], world: World) -> dict[str, tuple[int, int]]:
-    return {
-        service: (before[service][0] + balancer.answered, before[service][1] + balancer.failed)
-        for service, balancer in world.balancers.items()
-    }

@@ -80,9 +80,11 @@ class World:
         )
 
     def close(self) -> None:
-        """Another world follows: no more weather here, so that nothing is left on the clock."""
+        """Another world follows: no more weather and health checks here, so that nothing stays on the clock."""
         for weather in self.weather:
             weather.end()
+        for balancer in self.balancers.values():
+            balancer.close()
 
     def set_actions(self, actions: Mapping[str, str]) -> None:
         """The control action of some services, from now on. `ValueError` for an unknown name; then none is set."""

@@ -55,9 +55,9 @@ def between(before: Mapping[str, int], after: Mapping[str, int], progress: float
 def _largest_remainder(users: int, shares: Mapping[str, float]) -> dict[str, int]:
     total = math.fsum(shares.values())
     quotas = {name: users * share / total for name, share in shares.items()}
-    # A quota that is a whole number but for the last bit of a float is that whole number.
-    counts = {name: math.floor(quota + 1e-9) for name, quota in quotas.items()}
+    counts = {name: math.floor(quota) for name, quota in quotas.items()}
     left = users - sum(counts.values())
+    # Rounded, so that a quota just below a whole number for the sake of a float is first, and ties are ties.
     by_remainder = sorted(quotas, key=lambda name: round(counts[name] - quotas[name], 9))
     for name in by_remainder[:left]:
         counts[name] += 1

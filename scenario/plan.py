@@ -26,7 +26,7 @@ from scenario import visits
 from scenario.describe import describe
 from scenario.errors import Problem, ScenarioError, number
 from scenario.mix import apportion, between
-from scenario.model import PACE, SERVICES, Phase, Scenario, Frozen
+from scenario.model import PACE, SERVICES, Frozen, Phase, Scenario
 
 DYNAMICS_LIMIT = 10.0
 """Service times reach their floor of 5 ms at this time scale, so the system's own times are not divided by more."""

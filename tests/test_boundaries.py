@@ -1,4 +1,4 @@
-"""Who may import whom. A breach is silent: one careless import makes a reward load Locust and replace `socket.socket`."""
+"""Who may import whom. A breach is silent: one careless import makes a reward load Locust and replace sockets."""
 
 import ast
 import subprocess
@@ -16,7 +16,8 @@ NUMERIC = {"numpy"}
 HTTP = {"requests"}
 TABLES = {"numpy", "pandas", "pyarrow"}
 LOCUST = {"locust", "gevent", "geventhttpclient"}
-FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version", "rl_hooks.observation"}
+FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
+FEATURES = {"rl_hooks.observation", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
 
@@ -24,21 +25,21 @@ LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.a
 # standard library: packages of others by their name, modules of ours by a name that covers them.
 RULES: dict[str, set[str]] = {
     "scenario": {"scenario", "yaml", "pydantic", "pydantic_core", "annotated_types"},
-    "profiles": {"profiles", "scenario"} | LOCUST,
+    "profiles": {"profiles", "scenario", "brotli"} | LOCUST,
     "profiles.choice": {"profiles.choice", "scenario"},
     "profiles.cart": {"profiles.cart", "profiles.choice", "scenario"},
     "profiles.session": {"profiles.choice", "profiles.cart", "profiles.session", "profiles.shop", "scenario"},
     "profiles.seats": set(),
     "shapes": {"shapes", "scenario"} | LOCUST,
     "shapes.mix": set(),
-    "rl_hooks": FACTS | FOLDER | NUMERIC,
+    "rl_hooks": FACTS | FOLDER | FEATURES | NUMERIC,
     "rl_hooks.control": FACTS | LOOP | NUMERIC,
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "scenario"},
-    "rl_hooks.export": FACTS | FOLDER | TABLES | {"rl_hooks.export", "scenario", "yaml"},
+    "rl_hooks.export": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.export", "scenario", "yaml"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
 }
 

@@ -195,7 +195,11 @@ def make_policy(text: str) -> LoggingPolicy:
 
 
 def _make(option: str, name: str, builtin: Mapping[str, str], *arguments: Any) -> Any:
-    made = resolve(name, builtin)
+    try:
+        made = resolve(name, builtin)
+    except ScenarioError as error:
+        (problem,) = error.problems
+        raise SetupError(f"{option} {name}: {problem.text}. {problem.way_out}") from error
     if not callable(made):
         raise SetupError(f"{option} {name}: is a {type(made).__name__}; name a class or a function that makes one")
     return made(*arguments)

@@ -14,6 +14,7 @@ import gevent
 import gevent.event
 import gevent.pool
 from locust.env import Environment
+from locust.exception import StopUser
 
 from profiles import seating
 from profiles.base import Call, Runtime
@@ -112,8 +113,9 @@ def run(experiment: dict[str, Any]) -> dict[str, Any]:
 
     def on_session_end(summary: SessionSummary) -> None:
         recorder.on_session_end(summary)
-        if len(recorder.sessions) == experiment.get("sessions", 1):
+        if "act" not in experiment and len(recorder.sessions) == experiment.get("sessions", 1):
             enough.set()
+            raise StopUser  # no request of a next session shall be in what is counted
 
     environment.rl_runtime = Runtime(  # type: ignore[attr-defined]
         plan=plan, run_time_s=lambda: 1.0, seats=seats, accounts=accounts, on_session_end=on_session_end
@@ -193,7 +195,7 @@ def _users(runner: Any) -> list[Any]:
 
 def _stop_in_flight(state: ShopState, recorder: Recorder, runner: Any) -> bool:
     """Tells the users to stop while the shop holds a request back; the shop answers it a little later."""
-    reached = _wait_for(state.holding.is_set)
+    reached = _wait_for(lambda: state.holding == len(_users(runner)) == 2)
     stopping = gevent.spawn(runner.stop)
     while not all(greenlet.args[0]._stop_asked.is_set() for greenlet in runner.user_greenlets):
         gevent.sleep(0.001)
@@ -204,7 +206,7 @@ def _stop_in_flight(state: ShopState, recorder: Recorder, runner: Any) -> bool:
 
 def _kill_in_flight(state: ShopState, recorder: Recorder, runner: Any) -> bool:
     """Without a stop timeout Locust kills users at once."""
-    reached = _wait_for(state.holding.is_set)
+    reached = _wait_for(lambda: state.holding == len(_users(runner)) == 2)
     runner.stop()
     return reached
 

@@ -39,7 +39,7 @@ class ShopState:
         self.show_notes = True
         self.gate = threading.Event()  # requests of the kind `held` wait for it
         self.held = ""
-        self.holding = threading.Event()
+        self.holding = 0  # how many wait for it
         self.over = threading.Event()
 
     def word(self, kind: str) -> str:
@@ -123,7 +123,7 @@ def serve(state: ShopState) -> ThreadingHTTPServer:
             state.seen.append((kind, self.headers.get("X-Trace-Id", "")))
             state.headers.append(dict(self.headers.items()))
             if kind == state.held and not state.gate.is_set():
-                state.holding.set()
+                state.holding += 1
                 state.gate.wait(20.0)
             word = state.word(kind)
             status, _, detail = word.partition(":")
@@ -133,6 +133,7 @@ def serve(state: ShopState) -> ThreadingHTTPServer:
                 inside = word != "forget" and detail and status == "502"
                 text = f"Failed to forward request: {detail} sorry" if inside else "sorry"
                 extra = {"Retry-After": detail} if status == "503" and detail else {}
+                extra |= {"Location": "/elsewhere"} if status == "302" else {}
                 self.reply(401 if word == "forget" else int(status), {"error": text}, extra)
                 return
             if word == "hang":

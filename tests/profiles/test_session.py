@@ -261,14 +261,16 @@ def test_the_pace_may_change_during_a_session() -> None:
 
 
 def test_a_purchase_whose_last_visit_a_slower_phase_takes_away_still_orders() -> None:
-    """Just before the last visit the pace goes from 0.25 to 1.5: the budget left is not worth a visit any more."""
+    """Just before the last visit the pace goes from 0.5 to 1.5: the budget left is not worth a visit any more."""
     tried = 0
-    for fast, session in zip(sessions("bulk_buyer", 60, seed=9), sessions("bulk_buyer", 60, seed=9), strict=True):
-        dry = simulate(fast, phases=lambda _: (0.25, BROWSING))
+    for fast, session in zip(
+        sessions("impulse_buyer", 200, seed=9), sessions("impulse_buyer", 200, seed=9), strict=True
+    ):
+        dry = simulate(fast, phases=lambda _: (0.5, BROWSING))
         if session.intent is not Intent.PURCHASE or not dry.visits[-1].forced:
             continue
         late_s = (dry.starts_s[-2] + dry.starts_s[-1]) / 2
-        simulate(session, phases=lambda t_s, late_s=late_s: ((0.25 if t_s < late_s else 1.5), BROWSING))
+        simulate(session, phases=lambda t_s, late_s=late_s: ((0.5 if t_s < late_s else 1.5), BROWSING))
         assert session.outcome() is Outcome.ENDED
         tried += 1
     assert tried > 10

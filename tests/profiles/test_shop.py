@@ -1,5 +1,8 @@
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +10,7 @@ from profiles import shop
 from scenario.model import Address, Product
 from scenario.visits import CALLS
 
+ROOT = Path(__file__).parents[2]
 PRODUCT = Product("A-1", "Thing One", "Home & Garden/Big", "B", 12.5, 1.0)
 ADDRESS = Address("1 Road", "Town", "WA", "98101-1234", "USA", "+12065550100")
 CART = shop.CartSeen({"A-1": 2}, 25.0)
@@ -91,3 +95,10 @@ def test_a_lost_addition_is_found_when_the_line_has_grown_enough() -> None:
 def test_only_a_payment_is_sent_when_the_time_is_over() -> None:
     assert shop.pay(4, 25.0, None, "7").finishes
     assert not shop.place_order(ADDRESS, "n", CART, set()).finishes
+
+
+@pytest.mark.parametrize("module", ["choice", "cart", "session", "shop", "answers", "journeys", "seats"])
+def test_the_pure_half_loads_neither_locust_nor_gevent(module: str) -> None:
+    program = f"import sys, profiles.{module}; print({{'locust', 'gevent'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("set()\n", "")

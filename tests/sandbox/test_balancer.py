@@ -124,6 +124,28 @@ def test_every_instance_is_tried_once_at_most(clock: VirtualClock, make_balancer
     assert [backend.requests_total for backend in balancer.backends] == [1, 1, 1]
 
 
+def test_a_retry_goes_to_another_instance_whose_turn_it_may_not_be(clock: VirtualClock, make_balancer: Make) -> None:
+    balancer, answers = make_balancer(workers=(1, 1)), []
+    fail(balancer, 0)
+    first = send(balancer, answers, action="circuit_breaker")
+    send(balancer, answers, action="circuit_breaker")  # now it would be the turn of the first instance again
+    clock.run_until(5.0)
+    assert (first.backend, first.code, first.attempts) == (balancer.backends[1], 200, 2)
+
+
+def test_a_probe_whose_client_goes_away_does_not_block_the_breaker(clock: VirtualClock, make_balancer: Make) -> None:
+    balancer, answers = make_balancer(workers=(9,)), []
+    fail(balancer, 0)
+    for _ in range(5):
+        send(balancer, answers)
+    clock.run_until(12.0)
+    balancer.backends[0].instance.remove_effect("test")
+    probe = send(balancer, answers, action="circuit_breaker")
+    assert send(balancer, answers, action="circuit_breaker").flags == ("breaker_open",)
+    probe.cancel()
+    assert send(balancer, answers, action="circuit_breaker").backend is balancer.backends[0]
+
+
 def test_the_budget_limits_retries_to_a_fifth_of_the_requests(clock: VirtualClock, make_balancer: Make) -> None:
     balancer, answers = make_balancer(workers=(50, 50, 50), breaker_consecutive=10**6, breaker_min_requests=1e9), []
     for number in range(3):

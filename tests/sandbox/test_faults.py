@@ -68,12 +68,13 @@ def test_one_instance_alone_and_what_is_listed(faults: Faults, instances: list[I
     ]
 
 
-def test_faults_are_lifted_one_by_one_or_all(faults: Faults, instances: list[Instance]) -> None:
-    first = faults.inject({"service": "cart-service", "kind": "latency", "value": 2})
+def test_faults_are_lifted_one_by_one_or_all(clock: VirtualClock, faults: Faults, instances: list[Instance]) -> None:
+    first = faults.inject({"service": "cart-service", "kind": "latency", "value": 2, "duration_s": 5})
     faults.inject({"service": "cart-service", "kind": "latency", "value": 3})
     assert effects(instances[0]).latency_factor == 6.0
     assert faults.lift(first) and not faults.lift(first)
     assert effects(instances[0]).latency_factor == 3.0
+    clock.run_until(6.0)  # the first does not end a second time
     assert faults.lift_all() == 1 and effects(instances[0]) == Effect()
 
 

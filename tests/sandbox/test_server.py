@@ -156,6 +156,18 @@ def test_a_body_that_is_too_large_is_refused(live: Any) -> None:
     assert (status, json.loads(text)) == (413, {"error": "The body is larger than 65536 bytes"})
 
 
+def test_a_head_without_end_is_cut_off(live: Any) -> None:
+    with socket.create_connection(("127.0.0.1", live.port), timeout=20) as one:
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            one.sendall(b"GET /proxy/user-service/api HTTP/1.1\r\nX-Long: ")
+            while sent < 64 * 2**20:
+                one.sendall(b"x" * 65_536)
+                sent += 65_536
+        assert sent < 64 * 2**20
+    assert live.get("/actuator/health") == {"status": "UP"}
+
+
 def test_the_state(live: Any) -> None:
     state = live.get("/state")
     assert abs(state["t_unix_ns"] - time.time_ns()) < 60e9 and tuple(state["services"]) == SERVICES

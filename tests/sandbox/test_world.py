@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_world_and_another_does_not(make_world: Cal
         clock = VirtualClock()
         world = make_world(seed=seed, time_scale=10.0, weather=True, on=clock)
         Shoppers(world, clock, seed=5).run(150.0, 10.0)
-        return json.dumps(state(world, 0)) + prometheus(world) + json.dumps(sorted(world.shop.accounts._tokens))
+        return json.dumps(state(world, 0, 0)) + prometheus(world) + json.dumps(sorted(world.shop.accounts._tokens))
 
     assert run(1) == run(1) != run(2)
 

@@ -129,8 +129,8 @@ def test_products_weigh_one_unless_they_say_otherwise():
 
 def test_a_feasible_pair_at_its_very_limit_is_valid():
     whole = tree()
-    profile(whole).update(conversion_rate=0.3, cart_abandonment_rate=0.7)
-    assert load(whole).profiles["browser"].abandon_rate == pytest.approx(0.7)
+    profile(whole).update(conversion_rate=0.1, cart_abandonment_rate=0.9)
+    assert load(whole).profiles["browser"].abandon_rate == pytest.approx(0.9)  # 0.1 / (1 - 0.9) > 1 in floats
 
 
 def test_what_was_read_cannot_be_changed():

@@ -49,6 +49,8 @@ def test_apportioned_users_sum_up_and_stay_near_their_shares(seed):
 def test_the_largest_remainders_get_the_users_left_over_and_ties_go_to_the_first():
     assert apportion(10, {"a": 0.55, "b": 0.28, "c": 0.17}) == {"a": 5, "b": 3, "c": 2}
     assert apportion(3, {"a": 0.5, "b": 0.5}) == {"a": 2, "b": 1}
+    # Quotas 1.1, 1.45, 2.45: a tie, which floats (1.45 and 2.45 are not exact) would give to the last one.
+    assert apportion(5, {"a": 0.22, "b": 0.29, "c": 0.49}) == {"a": 1, "b": 2, "c": 2}
 
 
 def test_a_quota_that_is_whole_but_for_a_float_is_whole():

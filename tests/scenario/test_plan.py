@@ -9,13 +9,13 @@ from random import Random
 import pytest
 
 from scenario.errors import ScenarioError
-from scenario.load import load_file
+from scenario.load import CONFIGS, load_file
 from scenario.model import SERVICES
 from scenario.plan import Plan, make_plan
 from tests.scenario.files import load, phase, tree
 
-COMPREHENSIVE = load_file("configs/comprehensive_rl_training_config.yaml").scenario()
-QUICK = load_file("configs/quick_validation_config.yaml").scenario()
+COMPREHENSIVE = load_file(CONFIGS / "comprehensive_rl_training_config.yaml").scenario()
+QUICK = load_file(CONFIGS / "quick_validation_config.yaml").scenario()
 
 
 def plan_of(change=lambda whole: None, **arguments):
@@ -251,6 +251,14 @@ def test_expected_requests_are_real_time_and_follow_the_users():
     assert set(slow.expected_service_rps_at(0).values()) == {0.0}
     assert set(slow.expected_service_rps_at(-1).values()) == set(slow.expected_service_rps_at(10800).values()) == {0.0}
     assert 0 < sum(slow.expected_service_rps_at(10).values()) < sum(slow.expected_service_rps_at(30).values())
+
+
+def test_a_profile_that_leaves_is_expected_to_send_requests_until_it_is_gone():
+    plan = plan_of(lambda whole: phase(whole, 1).update(user_behavior_distribution={"browser": 1.0}))
+    start_s = plan.phases[1].start_s
+    rates = [sum(plan.expected_service_rps_at(start_s + plan.ramp_s * step / 10).values()) for step in range(11)]
+    both_profiles_are_alike = sum(plan.expected_service_rps(plan.phases[1]).values())
+    assert rates == pytest.approx([both_profiles_are_alike] * 11, rel=0.1)
 
 
 def test_services_add_up_to_endpoints():

@@ -1,16 +1,15 @@
 """The JSON Schema for editors: current, and true about the files we ship."""
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+from scenario.load import CONFIGS
 from scenario.schema import json_schema
 from tests.scenario.files import phase, tree
 
-CONFIGS = Path("configs")
 SHIPPED = sorted(CONFIGS.glob("*_config.yaml"))
 
 

@@ -10,10 +10,10 @@ import pytest
 import scenario.model
 from rl_hooks import decision
 from scenario import visits
-from scenario.load import load_file
+from scenario.load import CONFIGS, load_file
 from scenario.model import SERVICES, USER_ACTIONS, one_name
 
-CONFIG = "configs/comprehensive_rl_training_config.yaml"
+CONFIG = CONFIGS / "comprehensive_rl_training_config.yaml"
 SCENARIO = load_file(CONFIG).scenario()
 
 
@@ -129,6 +129,19 @@ def test_expected_calls_agree_with_a_simulation(name, index):
         tolerance = 5 * (2 * max(mean, 1 / sessions) / sessions) ** 0.5 + 0.02 * mean
         assert simulated.get(endpoint, 0.0) == pytest.approx(mean, abs=tolerance), endpoint
     assert set(simulated) <= set(expected)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3, 4])
+def test_what_an_intent_forces_in_a_short_session_agrees_with_a_simulation(pages):
+    profile = replace(SCENARIO.profiles["careful_shopper"], pages=(pages, pages))
+    weights = SCENARIO.phases[1].weights
+    rates = visits.calls_per_user_s(profile, weights, "medium")
+    sessions = 8000
+    simulated = simulate(profile, weights, pages, sessions, Random(pages))
+    for endpoint in (visits.CART_ADD, visits.CART_CHANGE, visits.ORDER_PLACE, visits.PAY, visits.ME):
+        mean = rates.get(endpoint, 0.0) / visits.sessions_per_user_s(profile)
+        tolerance = 4 * (max(mean, 1 / sessions) / sessions) ** 0.5
+        assert simulated.get(endpoint, 0.0) == pytest.approx(mean, abs=tolerance), endpoint
 
 
 def test_a_session_of_one_visit_still_keeps_its_intent():

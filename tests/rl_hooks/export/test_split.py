@@ -169,20 +169,25 @@ def test_a_step_that_is_left_out_in_the_middle_ends_an_episode() -> None:
     np.testing.assert_array_equal(data.next_observation[before], data.observation[after])
 
 
-@pytest.mark.parametrize("tick", [100, 112])
-def test_a_change_of_policy_and_a_gap_cut_episodes(tick: int) -> None:
-    def without_samples() -> Run:
-        return builders.random_run(samples=builders.rows("samples", []))
-
-    whole, policy, gap = without_samples(), without_samples(), without_samples()
-    policy.decisions["policy_ref"][policy.decisions["tick"] >= tick] = 2
-    gap.decisions["t_ns"][gap.decisions["tick"] >= tick] += 5 * 10**9
-    for run, is_cut in ((whole, False), (policy, True), (gap, True)):
-        data = assemble([run])
-        for column in ("block", "split"):  # nothing else cuts here
-            assert rows_by(data, column)[tick - 1] == rows_by(data, column)[tick]
-        assert rows_by(data, "truncated")[tick - 1] == is_cut
-        assert (rows_by(data, "step")[tick] == 0) == is_cut
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"followed": [True, True, False, True, True, True]},
+        {"policy_version": ["uniform"] * 3 + ["sticky:0.5"] * 3},
+        {"block": [0] * 3 + [1] * 3},
+        {"service": ["cart-service"] * 3 + ["order-service"] * 3},
+        {"run_id": ["a"] * 3 + ["b"] * 3},
+        {"sample_unix_ns": [builders.at(2 * step) for step in (0, 1, 2)] + [builders.at(0)] * 3},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_any_of_these_changes_alone_cuts_an_episode(change: dict[str, Any]) -> None:
+    times = [builders.at(2 * step) for step in range(6)]
+    same = {"run_id": "a", "service": "cart-service", "service_index": 2, "block": 0, "policy_version": "uniform"}
+    steps = pd.DataFrame({"t_unix_ns": times, "sample_unix_ns": times, "followed": True, **same})
+    assert episodes.stretch_starts(steps, 2 * 10**9).tolist() == [True] + [False] * 5
+    starts = episodes.stretch_starts(steps.assign(**change), 2 * 10**9)
+    assert starts.tolist() == [True, False, False, True, False, False]
 
 
 def test_telemetry_that_stops_cuts_an_episode_and_a_slow_source_does_not() -> None:
