@@ -16,9 +16,9 @@ SIGNING_IN = "session"
 """Stands for the user action while a shopper registers and logs in."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VisitInfo:
-    """Whose requests these are: shared by all calls of one page visit."""
+    """Whose requests these are: shared by all calls of one page visit, and never changed."""
 
     profile: str
     phase: str  # when the visit began
@@ -27,6 +27,7 @@ class VisitInfo:
     account: int
     page: int  # from 1 on; 0: before the first
     user_action: str  # SIGNING_IN while registering and logging in
+    note: bytes | None = None  # for the steering alone: what it has worked out about this visit
 
 
 class Call:

@@ -90,24 +90,28 @@ class Outcome(enum.IntEnum):
     FAILED = 3  # ended by itself, but the system's failures kept the shopper from what it came for
 
 
-_SENT = (
+_TRY = (
     ("start_ns", "q", "wall-clock time when the request was sent"),
     ("decision_tick", "I", "tick of the decision in force when the request was sent; MISSING_U32: none"),
     ("propensity", "f", "probability the logging policy gave the requested action; NaN: none or unknown"),
     ("trace_hi", "Q", "X-Trace-Id, upper 64 bits"),
     ("trace_lo", "Q", "X-Trace-Id, lower 64 bits"),
+    ("action_requested", "B", "index in decision.ACTIONS; MISSING_U8: none was asked for"),
+    ("attempt", "B", "1 for the first try; more for a retry"),
+)
+_ENDPOINT = (
+    ("endpoint_ref", "H", "dictionary 'endpoint': method and path template"),
+    ("service", "B", "index in decision.SERVICES"),
+    ("method", "B", "Method"),
+)
+_VISIT = (
     ("account", "I", "the account's number within the scenario"),
     ("slot", "I", "the user slot within the profile"),
     ("session", "I", "the session's number within the slot, from 0 on"),
     ("page", "H", "the page visit within the session, from 1 on; 0: before the first"),
-    ("endpoint_ref", "H", "dictionary 'endpoint': method and path template"),
     ("profile_ref", "H", "dictionary 'profile'"),
     ("phase_ref", "H", "dictionary 'phase'"),
-    ("service", "B", "index in decision.SERVICES"),
-    ("method", "B", "Method"),
     ("user_action", "B", "UserAction"),
-    ("action_requested", "B", "index in decision.ACTIONS; MISSING_U8: none was asked for"),
-    ("attempt", "B", "1 for the first try; more for a retry"),
 )
 _ENDED = (
     ("duration_us", "I", "from sending to the end of the answer or the failure"),
@@ -123,6 +127,8 @@ _ENDED = (
     ("seq", "Q", "number of the row within the incarnation, from 1 on"),
 )
 
+_SENT = _TRY + _ENDPOINT + _VISIT
+
 REQUESTS = Table("requests", _SENT + _ENDED)
 """A request that has ended: what was known when it was sent, and what came of it."""
 
@@ -130,7 +136,11 @@ IN_FLIGHT = Table("in_flight", (*_SENT, ("busy", "B", "1: this request is in fli
 """The board: one place per user that says what it has in flight. Not a log; a place is written again and again."""
 
 SENT_BYTES = IN_FLIGHT.row_bytes - 1  # a request row begins with exactly the bytes of its place on the board
-ENDED = struct.Struct("<" + "".join(code for _, code, _ in _ENDED))
+# The recorder packs a row in parts, because most of it stays the same for a page visit or an endpoint.
+ENDPOINT, VISIT, ENDED = (
+    struct.Struct("<" + "".join(code for _, code, _ in part)) for part in (_ENDPOINT, _VISIT, _ENDED)
+)
+SENT = struct.Struct("<" + "".join(code for _, code, _ in _TRY) + f"{ENDPOINT.size}s{VISIT.size}sB")
 
 SESSIONS = Table(
     "sessions",

@@ -161,7 +161,6 @@ class Board:
 
     def __init__(self, path: Path, places: int) -> None:
         self.map: mmap.mmap = allocate_map(path, places * IN_FLIGHT.row_bytes)
-        self._pack_into = IN_FLIGHT.struct.pack_into
         self._next = 0
         self._end = places * IN_FLIGHT.row_bytes
 
@@ -171,10 +170,6 @@ class Board:
             raise IndexError(f"the board has {self._end // IN_FLIGHT.row_bytes} places, and all are taken")
         self._next += IN_FLIGHT.row_bytes
         return self._next - IN_FLIGHT.row_bytes
-
-    def begin(self, offset: int, *values: Any) -> None:
-        """`values` are the columns of IN_FLIGHT without `busy`."""
-        self._pack_into(self.map, offset, *values, 1)
 
     def end(self, offset: int) -> None:
         """The request at this place has ended; what was known of it stays readable until the next begins."""

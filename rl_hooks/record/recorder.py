@@ -25,7 +25,20 @@ from rl_hooks.decision import (
     SERVICES,
     read_response,
 )
-from rl_hooks.row import ENDED, MISSING_U8, MISSING_U32, SENT_BYTES, Failure, Intent, Method, Outcome, UserAction
+from rl_hooks.row import (
+    ENDED,
+    ENDPOINT,
+    MISSING_U8,
+    MISSING_U32,
+    SENT,
+    SENT_BYTES,
+    VISIT,
+    Failure,
+    Intent,
+    Method,
+    Outcome,
+    UserAction,
+)
 from rl_hooks.run_folder import RunWriter
 
 NAN = float("nan")
@@ -37,7 +50,7 @@ _FAILURES = {None: int(Failure.NONE)} | {failure.name.lower(): int(failure) for 
 _INTENTS = {intent.name: int(intent) for intent in Intent}
 _OUTCOMES = {outcome.name: int(outcome) for outcome in Outcome}
 _NO_ACTION: tuple[str | None, int, Mapping[str, str], float] = (None, MISSING_U8, {}, NAN)
-_pack_ended = ENDED.pack_into
+_pack_sent, _pack_ended = SENT.pack_into, ENDED.pack_into
 # geventhttpclient keeps headers as lower-case name -> (name, value). Reading that costs half of its own lookup; where
 # a header was given twice, or once it keeps them otherwise, the careful path with the public lookup takes over.
 _entry: Callable[[Any, str], Any] = dict.__getitem__
@@ -82,15 +95,15 @@ class Recorder:
         self._board = writer.board
         self._board_map = writer.board.map
         self._places: dict[tuple[str, int], int] = {}
-        self._endpoints = _Refs(writer, "endpoint")
+        self._endpoints = _Endpoints(writer)
         self._instances = _Refs(writer, "instance")
         self._instances[NO_INSTANCE] = 0
         self._profiles = _Refs(writer, "profile")
         self._phases = _Refs(writer, "phase")
 
-    def know(self, endpoints: Iterable[str], profiles: Iterable[str], phases: Iterable[str]) -> None:
+    def know(self, profiles: Iterable[str], phases: Iterable[str]) -> None:
         """Write the names that will be used before the run begins, while there is surely room for them."""
-        for refs, names in ((self._endpoints, endpoints), (self._profiles, profiles), (self._phases, phases)):
+        for refs, names in ((self._profiles, profiles), (self._phases, phases)):
             for name in names:
                 refs[name]
 
@@ -99,8 +112,26 @@ class Recorder:
         action, index, headers, propensity = self.in_force.by_service[call.service]
         call.action, call.tick, call.propensity = action, self.in_force.tick, propensity
         call.start_ns = time.time_ns()
+        visit = call.visit
         try:
-            self._note_in_flight(call, index)
+            place = self._places.get((visit.profile, visit.slot))
+            if place is None:
+                place = self._places[visit.profile, visit.slot] = self._board.take()
+            call.place = place
+            _pack_sent(
+                self._board_map,
+                place,
+                call.start_ns,
+                call.tick,
+                propensity,
+                call.trace_hi,
+                call.trace_lo,
+                index,
+                call.attempt,
+                self._endpoints[call.service, call.endpoint],
+                visit.note or self._note(visit),
+                1,
+            )
         except Exception as error:  # noqa: BLE001  (the shopper's request goes on; the run hears of it)
             self._report(f"a request in flight could not be noted: {type(error).__name__}: {error}")
         return headers
@@ -196,33 +227,18 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  (as in on_request)
             self._lost("session", error)
 
-    def _note_in_flight(self, call: Any, action: int) -> None:
-        visit = call.visit
-        seat = (visit.profile, visit.slot)
-        place = self._places.get(seat)
-        if place is None:
-            place = self._places[seat] = self._board.take()
-        call.place = place
-        self._board.begin(
-            place,
-            call.start_ns,
-            call.tick,
-            call.propensity,
-            call.trace_hi,
-            call.trace_lo,
+    def _note(self, visit: Any) -> bytes:
+        """The part of a row that all requests of a page visit share."""
+        visit.note = VISIT.pack(
             visit.account,
             visit.slot,
             visit.session,
             visit.page,
-            self._endpoints[call.endpoint],
             self._profiles[visit.profile],
             self._phases[visit.phase],
-            SERVICE_INDEX[call.service],
-            _METHODS[call.method],
             _USER_ACTIONS[visit.user_action],
-            action,
-            call.attempt,
         )
+        return visit.note  # type: ignore[no-any-return]
 
     def _served_as_far_as_told(self, headers: Any) -> tuple[int, int, int, int]:
         """What an answer tells that is silent about something or makes no sense: missing there, never a guess.
@@ -262,6 +278,20 @@ class _Refs(dict[str, int]):
         ref = self._writer.ref(self._kind, name) if len(name) <= MAX_NAME else 0
         self[name] = ref
         return ref
+
+
+class _Endpoints(dict[tuple[str, str], bytes]):
+    """(service, "METHOD path template") -> the part of a row that all its requests share."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def __missing__(self, key: tuple[str, str]) -> bytes:
+        service, endpoint = key
+        ref = self._writer.ref("endpoint", endpoint)
+        packed = self[key] = ENDPOINT.pack(ref, SERVICE_INDEX[service], _METHODS[endpoint.partition(" ")[0]])
+        return packed
 
 
 def _nothing(message: str) -> None:

@@ -57,7 +57,7 @@ class Recording:
         places = 2 * sum(plan.max_users_per_profile.values()) + SPARE_BOARD_PLACES
         self.writer = RunWriter(folder, role, places)
         self.recorder = Recorder(self.writer, self.in_force, self._fail)
-        self.recorder.know((), plan.scenario.profiles, [phase.name for phase in plan.phases])
+        self.recorder.know(plan.scenario.profiles, [phase.name for phase in plan.phases])
         environment.events.request.add_listener(self.recorder.on_request)
         self._greenlets.append(gevent.spawn(upkeep.keep, self.writer, self._fail))
 

@@ -39,7 +39,7 @@ def in_flight(writer: RunWriter, **special: int) -> int:
     row = {name: 1 for name, _, _ in IN_FLIGHT.columns if name != "busy"}
     row |= {name: 0 for name in row if name.endswith("_ref")} | special
     place = writer.board.take()
-    writer.board.begin(place, *row.values())
+    IN_FLIGHT.struct.pack_into(writer.board.map, place, *row.values(), 1)
     return place
 
 

@@ -43,6 +43,7 @@ def test_a_sliding_mean_of_many_steps_is_the_mean_of_the_steps_in_the_window() -
     for step in range(1000):
         mean.set(step / 100, float(step % 2))
     assert mean.mean(10.0) == pytest.approx(0.5, abs=0.02)
+    assert len(mean._marks) <= 13, "what is older than the window is forgotten"
 
 
 def test_a_fading_count_halves_per_half_life_and_knows_a_steady_rate() -> None:

@@ -229,6 +229,26 @@ def test_a_lost_answer_of_an_order_took_effect_nevertheless(
     check_orders(world)
 
 
+def test_stock_that_is_reserved_after_the_order_was_given_up_is_not_lost(
+    make_world: Callable[..., World], clock: VirtualClock
+) -> None:
+    world = make_world()
+    shoppers = Shoppers(world, clock, 1)
+    token = shoppers.tokens[0]
+    item = {"productId": "BOOK-001", "productName": "x", "price": 1.0, "quantity": 4}
+    world.send("cart-service", Request("POST", "/api/cart/items", {}, item, token), lambda _: None)
+    clock.run_for(30.0)
+    # The reservation takes longer than the balancer waits for it, and is made all the same.
+    world.faults.inject({"service": "inventory-service", "kind": "latency", "value": 1000, "duration_s": 5})
+    body = {"items": [], "shippingAddress": ADDRESS}
+    order = world.send("order-service", Request("POST", "/api/orders", {}, body, token), lambda _: None)
+    clock.run_for(200.0)
+    instances = [backend.instance for backend in world.balancers["inventory-service"].backends]
+    assert order.code in (502, 504) and all(instance.in_flight == 0 for instance in instances)
+    assert not world.shop.orders._by_id
+    check_orders(world)
+
+
 def test_two_orders_of_one_cart_at_once_make_one(make_world: Callable[..., World], clock: VirtualClock) -> None:
     world = make_world()
     shoppers = Shoppers(world, clock, 1)

@@ -28,6 +28,7 @@ class Visit:
     account: int = 41
     page: int = 7
     user_action: str = "cart"
+    note: bytes | None = None
 
 
 @dataclass

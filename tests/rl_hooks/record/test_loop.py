@@ -1,0 +1,142 @@
+"""The decision loop in gevent: one decision per interval, none made up for, and nothing that ends it unheard."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import gevent
+import numpy as np
+import pytest
+
+from rl_hooks.control import Controller, InstanceSample, Sample, SourceError
+from rl_hooks.decision import SERVICES
+from rl_hooks.policies.builtin import Uniform
+from rl_hooks.record.controller import DecisionLoop
+from rl_hooks.record.recorder import InForce
+from rl_hooks.run_folder import RunWriter, create_run_folder
+from rl_hooks.run_reader import Run, read_run
+
+INTERVAL_S = 0.02
+NAN = float("nan")
+
+
+class System:
+    """A source and an actuator; `slow_ticks` take several intervals, `bad_ticks` give no sample."""
+
+    def __init__(self, slow_ticks: tuple[int, ...] = (), bad_ticks: tuple[int, ...] = ()) -> None:
+        self.calls = 0
+        self._slow, self._bad = slow_ticks, bad_ticks
+
+    def describe(self) -> str:
+        return "system"
+
+    def sample(self) -> Sample:
+        tick, self.calls = self.calls, self.calls + 1
+        if tick in self._slow:
+            gevent.sleep(3.5 * INTERVAL_S)
+        if tick in self._bad:
+            raise SourceError("no answer")
+        instance = InstanceSample(2, "cart-1", 0.5, NAN, 1.0, 3, 4, NAN, 10, 1, None)
+        return Sample(1000 + tick, 2000 + tick, (instance,))
+
+    def apply(self, actions: Mapping[str, str]) -> None:
+        assert set(actions) == set(SERVICES)
+
+
+class Bench:
+    """A loop on a fresh run folder with a plan of two phases."""
+
+    def __init__(self, folder: Path, system: System, policy: object = None) -> None:
+        create_run_folder(folder, {"run_id": "run"})
+        self.folder, self.faults, self.announced = folder, [], []  # type: ignore[var-annotated]
+        self.writer = RunWriter(folder, "local", 1)
+        self.in_force = InForce()
+        controller = Controller(policy or Uniform(), system, system, seed=1)  # type: ignore[arg-type]
+        self.loop = DecisionLoop(controller, self.writer, self.in_force, self.phase_at, INTERVAL_S, self.announce)
+
+    def phase_at(self, t_s: float) -> str | None:
+        return None if t_s >= 20 * INTERVAL_S else "one" if t_s < 10 * INTERVAL_S else "two"
+
+    def announce(self, tick: int, chosen: list[tuple[int, int, float]]) -> None:
+        self.announced.append((tick, chosen))
+
+    def run(self, clock: Callable[[], float] | None = None) -> Run:
+        began = gevent.get_hub().loop.now()
+
+        def run_time_s() -> float:
+            gevent.get_hub().loop.update_now()
+            return float(gevent.get_hub().loop.now() - began)
+
+        self.loop.run(clock or run_time_s, self.faults.append)
+        self.writer.close()
+        return read_run(self.folder)
+
+
+def test_every_interval_has_one_decision_per_service_until_the_plan_ends(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    run = bench.run()
+    ticks = np.unique(run.decisions["tick"])
+    assert len(run.decisions) == len(ticks) * len(SERVICES) == bench.loop.decisions
+    assert len(ticks) + bench.loop.skipped_ticks == 20
+    assert {run.names["phase"][ref] for ref in run.decisions["phase_ref"]} == {"one", "two"}
+    assert (np.diff(run.decisions["t_ns"][:: len(SERVICES)]) > 0).all()
+    assert bench.faults == []
+
+
+def test_what_is_announced_is_what_is_recorded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    run = bench.run()
+    recorded = {(int(d["tick"]), int(d["service"])): (int(d["action"]), float(d["propensity"])) for d in run.decisions}
+    announced = {
+        (tick, service): (action, pytest.approx(propensity))
+        for tick, chosen in bench.announced
+        for service, action, propensity in chosen
+    }
+    assert recorded == announced
+
+
+def test_a_missed_interval_is_skipped_not_made_up_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System(slow_ticks=(4,)))
+    run = bench.run()
+    ticks = np.unique(run.decisions["tick"])
+    assert bench.loop.skipped_ticks >= 3
+    assert np.diff(ticks).max() >= 4
+    assert len(ticks) == len(np.unique(ticks))
+
+
+def test_samples_are_recorded_with_what_is_missing(tmp_path: Path) -> None:
+    run = Bench(tmp_path / "run", System()).run()
+    row = run.samples[0]
+    assert (row["t_ns"], row["received_ns"], row["cpu"], row["queue_depth"]) == (1000, 2000, 0.5, 3)
+    assert np.isnan(row["memory"])
+    assert np.isnan(row["capacity"])
+    assert row["up"] == 255
+    assert run.names["instance"][row["instance_ref"]] == "cart-1"
+    assert list(run.decisions["sample_ns"][:5]) == [1000] * 5
+
+
+def test_a_source_that_fails_for_a_while_is_told_once_and_so_is_its_return(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System(bad_ticks=(2, 3, 4)))
+    run = bench.run()
+    assert [event["kind"] for event in run.events] == ["control_fault", "control_recovered"]
+    assert run.events[0]["text"] == "metrics source system: no answer"
+    assert bench.loop.faults == 3
+    assert (run.decisions["sample_ns"] == 0).sum() == 3 * len(SERVICES)
+
+
+def test_a_loop_that_cannot_go_on_says_so(tmp_path: Path) -> None:
+    class Broken(Uniform):
+        def probabilities(self, previous: int | None) -> tuple[float, ...]:
+            return (1.0,) if previous is not None else (1 / 6,) * 6
+
+    bench = Bench(tmp_path / "run", System(), Broken())
+    run = bench.run()
+    assert bench.faults == [
+        "the decision loop stopped: PolicyError: logging policy uniform: (1.0,) is no distribution over 6 actions"
+    ]
+    assert len(run.decisions) == len(SERVICES)
+
+
+def test_a_timer_that_fires_early_does_not_decide_twice_in_one_interval(tmp_path: Path) -> None:
+    times = iter(np.arange(0, 2, 0.0007))
+    run = Bench(tmp_path / "run", System()).run(clock=lambda: float(next(times)))
+    assert len(np.unique(run.decisions["tick"])) * len(SERVICES) == len(run.decisions)

@@ -1,0 +1,98 @@
+"""From options to a setup: names, policies, and every complaint at once."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import configargparse
+import pytest
+
+from rl_hooks.policies.builtin import PolicyError, Sticky, Uniform
+from rl_hooks.record.options import SetupError, add_options, default_host, make_policy, make_setup, read_scenario_file
+from scenario.load import load_file
+
+CONFIG = Path(__file__).resolve().parents[3] / "configs" / "comprehensive_rl_training_config.yaml"
+NOWHERE = "http://127.0.0.1:9/proxy"  # the discard port: nothing of ours listens there
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
+        def add_argument(self, *args: Any, include_in_web_ui: bool = True, **kwargs: Any) -> Any:
+            return super().add_argument(*args, **kwargs)
+
+    parser = Parser()
+    add_options(parser)
+    return parser.parse_args(list(arguments))  # type: ignore[no-any-return]
+
+
+def test_defaults_make_the_shipped_scenario() -> None:
+    setup = make_setup(options(), NOWHERE)
+    assert setup.plan.scenario.name == "comprehensive_rl_training"
+    assert (setup.plan.seed, setup.plan.time_scale, setup.plan.user_scale) == (1, 1.0, 1.0)
+    assert setup.policy.describe() == "uniform"
+    assert (setup.source.describe(), setup.actuator.describe()) == ("none", "header")
+    assert setup.folder.parent == Path("runs")
+    assert setup.folder.name.startswith("comprehensive_rl_training_")
+    assert not setup.is_sandbox
+
+
+def test_the_manifest_says_all_that_was_decided() -> None:
+    setup = make_setup(options("--seed", "7", "--time-scale", "45", "--logging-policy", "sticky:0.25"), NOWHERE)
+    facts = setup.facts
+    assert (facts["seed"], facts["logging_policy"], facts["target"]) == (7, "sticky:0.25", NOWHERE)
+    assert facts["config_sha256"] == load_file(CONFIG).text_sha256
+    assert {"suite", "python", "locust", "gevent"} <= facts["versions"].keys()
+    assert facts["state"] == "running"
+
+
+def test_the_peak_load_is_the_busiest_phases() -> None:
+    setup = make_setup(options("--time-scale", "45"), NOWHERE)
+    load = setup.peak_load()
+    busiest = next(phase for phase in setup.plan.phases if phase.name == "evening_purchase_surge")
+    assert load["expect"] == dict(setup.plan.expected_rps(busiest))
+    assert load["time_scale"] == 45
+    assert {product["sku"] for product in load["products"]} == {p.sku for p in setup.plan.scenario.catalogue}
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [("uniform", Uniform()), ("sticky", Sticky(0.5)), ("sticky:0.2", Sticky(0.2))],
+)
+def test_a_policy_by_name(text: str, policy: object) -> None:
+    assert make_policy(text) == policy
+
+
+def test_a_policy_of_ones_own() -> None:
+    assert make_policy("rl_hooks.policies.builtin:Uniform") == Uniform()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("sticky:much", "--logging-policy sticky:much: 'much' is not a number; write for example sticky:0.5"),
+        ("uniform:0.5", "--logging-policy uniform:0.5: uniform takes no parameter"),
+        ("sticky:1", "sticky: keep is 1.0; it must be at least 0 and below 1, for example sticky:0.5"),
+        ("os:sep", "--logging-policy os:sep: is a str; name a class or a function that makes one"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises((PolicyError, SetupError)) as caught:
+        make_policy(text)
+    assert str(caught.value) == complaint
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    wrong = options(
+        "--user-scale", "0", "--logging-policy", "sticky:2", "--metrics-source", "none", "--actuator", "hedaer"
+    )
+    with pytest.raises(SetupError) as caught:
+        make_setup(wrong, "localhost:8080")
+    text = str(caught.value)
+    assert "user_scale: 0 is not a number" in text
+    assert "--host localhost:8080: not a URL of a web server" in text
+    assert "sticky: keep is 2.0" in text
+    assert "--actuator hedaer: is not a known name. Did you mean 'header'?" in text
+
+
+def test_the_files_base_url_is_the_default_target() -> None:
+    assert default_host(read_scenario_file(options())) == "http://localhost:8080/proxy"
