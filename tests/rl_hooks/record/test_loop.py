@@ -1,5 +1,6 @@
 """The decision loop in gevent: one decision per interval, none made up for, and nothing that ends it unheard."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -137,6 +138,9 @@ def test_a_loop_that_cannot_go_on_says_so(tmp_path: Path) -> None:
 
 
 def test_a_timer_that_fires_early_does_not_decide_twice_in_one_interval(tmp_path: Path) -> None:
-    times = iter(np.arange(0, 2, 0.0007))
-    run = Bench(tmp_path / "run", System()).run(clock=lambda: float(next(times)))
-    assert len(np.unique(run.decisions["tick"])) * len(SERVICES) == len(run.decisions)
+    """On a clock that is slow by a tenth every timer fires early."""
+    began = time.perf_counter()
+    run = Bench(tmp_path / "run", System()).run(clock=lambda: 0.9 * (time.perf_counter() - began))
+    ticks, times = np.unique(run.decisions["tick"], return_counts=True)
+    assert len(ticks) > 10
+    assert set(times) == {len(SERVICES)}
