@@ -63,7 +63,10 @@ def main() -> None:
                 asking = gevent.spawn(seats.take, details[0])
                 gevent.sleep(0)
                 asking.kill()
-                gevent.sleep(0.2)
+                say(None)
+            case "free":  # messages of two workers overtake each other, so the master says when it has the seat back
+                while details[1] >= seats._made.get(details[0], 0) or tuple(details) in seats._holders:  # type: ignore[union-attr]
+                    gevent.sleep(0.01)
                 say(None)
             case "open":
                 seats, accounts = desk.open(details[0])

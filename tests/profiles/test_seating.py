@@ -72,8 +72,10 @@ def test_seats_are_unique_over_workers_and_sessions_go_on(cluster: Callable[[int
     assert sorted(taken) == list(range(40))
     assert one("take", "bulk") == [0, 0]
     one("leave", "bulk", 0, 5)
+    master("free", "bulk", 0)
     assert two("take", "bulk") == [0, 5]
     two("killed_asking", "bulk")
+    master("free", "bulk", 1)
     assert one("take", "bulk")[0] == 1  # what the killed one was given came back
     master("open", 10)
     for worker in (one, two):
