@@ -37,7 +37,7 @@ class SetupError(Exception):
 
 # Flag -> what argparse and Locust's web UI need to know. Types stay plain: Locust sends the values to the workers as
 # msgpack. What is left out of the web form concerns this machine's files.
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--scenario-file": {
         "default": DEFAULT_SCENARIO_FILE,
         "metavar": "FILE",
@@ -84,7 +84,7 @@ def add_options(parser: Any, scenarios: ScenarioFile | None = None) -> None:
     They go to the parser itself, not to a group of it, because only those reach the start form of the web UI.
     With `scenarios` the form offers the file's scenarios.
     """
-    for flag, about in _OPTIONS.items():
+    for flag, about in OPTIONS.items():
         variable = "LOCUST_" + flag.removeprefix("--").replace("-", "_").upper()
         names = {"choices": list(scenarios.scenarios)} if flag == "--scenario" and scenarios is not None else {}
         parser.add_argument(flag, env_var=variable, **about, **names)
