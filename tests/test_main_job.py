@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -366,6 +367,25 @@ def test_a_full_disk_stops_the_run_and_loses_no_row(tmp_path: Path) -> None:
         assert len(seen.requests) == received
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+@pytest.mark.parametrize("table", ["requests", "decisions", "samples", "sessions"])
+def test_a_run_whose_segment_was_cut_is_exported_with_the_gap_named(
+    recorded: tuple[Path, str], tmp_path: Path, table: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(recorded[0], folder, ignore=shutil.ignore_patterns("bundle"))
+    whole = len(getattr(read_run(folder), table))
+    segment = max((folder / table).iterdir(), key=lambda path: path.stat().st_size)
+    content = segment.read_bytes()
+    segment.write_bytes(content[: random.Random(table).randrange(100, len(content))])
+    done = export(folder, "--logs", tmp_path / "logs")
+    assert done.returncode == 3, done.stdout + done.stderr
+    missing = whole - len(getattr(read_run(folder), table))
+    assert missing > 0
+    assert dataset(folder)["complete"] is False
+    assert dataset(folder)["counts"]["rows_lost"] == missing
+    assert f"{segment}: cut after " in done.stdout + done.stderr
 
 
 def test_exporting_what_is_no_run_is_refused(tmp_path: Path) -> None:

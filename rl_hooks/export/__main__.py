@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     for line in (*tally(out), *(f"log          {path}" for path in logs)):
         print(line)
-    if any(part.run.losses for part in data.runs):
-        print(
-            f"export: rows of the recording are missing; the gaps are marked in {out / 'dataset.json'}", file=sys.stderr
-        )
+    losses = [loss.text for part in data.runs for loss in part.run.losses]
+    if losses:
+        marked = f"the gaps are marked in {out / 'dataset.json'}"
+        print("\n  ".join([f"export: rows of the recording are missing; {marked}", *losses]), file=sys.stderr)
         return EXIT_GAPS
     return EXIT_OK
 
