@@ -330,7 +330,7 @@ def write_run(source: Run, path: Path, close: bool = True) -> Path:
         for row in _plain(getattr(source, name), table):
             writer.tables[name].append(*row)
     for row in _plain(source.in_flight, IN_FLIGHT):
-        writer.board.begin(writer.board.take(), *row)
+        IN_FLIGHT.struct.pack_into(writer.board.map, writer.board.take(), *row, 1)
     if close:
         writer.close()
         update_manifest(path, state="complete")
