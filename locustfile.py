@@ -11,17 +11,23 @@ import os
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gevent
+from flask import request
+from gevent.lock import BoundedSemaphore
 from locust import events
 from locust.argument_parser import get_parser
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
 
 from profiles import seating
 from profiles.base import Runtime
 from profiles.shoppers import user_classes
+from rl_hooks.record.form import read_form
 from rl_hooks.record.options import Setup, SetupError, add_options, default_host, make_setup, read_scenario_file
 from rl_hooks.record.progress import Progress
 from rl_hooks.record.recording import DECISIONS_MESSAGE, FAULT_MESSAGE, Recording, join_folder, open_folder
@@ -34,7 +40,7 @@ from shapes import dispatch
 from shapes.timeline import Timeline, TimelineError
 
 PROJECT = Path(__file__).resolve().parent
-WORKERS_CLOSE_S = 20.0  # how long the master waits for its workers' last rows
+WORKERS_CLOSE_S = 5.0  # beyond the stop timeout, for the workers' last rows
 STOP_GRACE_S = 5.0  # beyond the request timeout, for users that are told to leave
 
 EXIT_FAILED, EXIT_SETUP, EXIT_ROWS_LOST = 1, 2, 3
@@ -61,76 +67,15 @@ except ScenarioError as problem:
 globals().update({user.__name__: user for user in user_classes(SCENARIOS.profiles)})
 
 
-class Suite:
-    """One Locust environment and, while a test runs, its recording."""
+class Part:
+    """What every process does in a run: it gives its users what they need, and takes it back."""
 
     def __init__(self, environment: Any, desk: seating.Desk) -> None:
         self.environment = environment
-        self.desk = desk
         self.runner = environment.runner
-        self.setup: Setup | None = None
-        self.recording: Recording | None = None
-        self.fault: str | None = None
-        self.reached_end = False
+        self.desk = desk
 
-    @property
-    def headless(self) -> bool:
-        return bool(self.environment.parsed_options.headless)
-
-    # -- before a run -------------------------------------------------------------------------------------------------
-
-    def prepare(self) -> Setup:
-        """Decide everything, ask the target for its health, make the run folder. Raises what the user has to hear."""
-        if self.setup is None:
-            setup = make_setup(self.environment.parsed_options, self.environment.host)
-            check_target(setup.host)
-            lines = size_sandbox(root_of(setup.host), setup.peak_load()) if setup.is_sandbox else []
-            open_folder(setup)
-            self.environment.host = setup.host
-            self.setup = setup
-            print("\n".join([*setup.describe(), *lines]), flush=True)
-        return self.setup
-
-    def plan_for(self, _environment: Any) -> Plan:
-        """What the timeline follows; in the web UI this is the first moment at which the options are known."""
-        try:
-            return self.prepare().plan
-        except (SetupError, TargetError, RunFolderError) as error:
-            raise TimelineError(str(error)) from error
-
-    # -- a run --------------------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Locust's test_start, in every process."""
-        self.fault, self.reached_end = None, False
-        if isinstance(self.runner, WorkerRunner):
-            self._join(**self.environment.parsed_options.rl_run)
-            return
-        if self.setup is None:  # the timeline has said why
-            return
-        setup, clock = self.setup, self.environment.shape_class.get_run_time
-        update_manifest(setup.folder, started_unix_ns=time.time_ns())
-        role = "master" if isinstance(self.runner, MasterRunner) else "local"
-        self.recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
-        self.progress = Progress(setup.plan.duration_s, lambda line: print(line, flush=True))
-        self.recording.decide(setup, self._tell_workers if role == "master" else lambda tick, chosen: None)
-        self._give_users(self.recording)
-        if role == "master":
-            # Every spawn message carries the options, so workers that join late learn of the run too.
-            run = {"folder": str(setup.folder.resolve()), "start_ns": time.time_ns()}
-            self.environment.parsed_options.rl_run = run
-
-    def _join(self, folder: str, start_ns: int) -> None:
-        """A worker's part in the master's run."""
-        try:
-            plan = Plan.from_json(join_folder(Path(folder))["plan"])
-            clock = lambda: (time.time_ns() - start_ns) / 1e9  # noqa: E731
-            self.recording = Recording(self.environment, "worker", Path(folder), plan, clock, self.fail)
-            self._give_users(self.recording)
-        except RunFolderError as error:
-            self.fail(str(error))
-
-    def _give_users(self, recording: Recording) -> None:
+    def give_users(self, recording: Recording) -> None:
         seats, accounts = self.desk.open(recording.plan.accounts)
         self.environment.rl_runtime = Runtime(
             plan=recording.plan,
@@ -141,89 +86,281 @@ class Suite:
             on_session_end=recording.recorder.session_ended,
         )
 
-    def _tell_workers(self, tick: int, chosen: list[tuple[int, int, float]]) -> None:
-        self.runner.send_message(DECISIONS_MESSAGE, {"tick": tick, "chosen": chosen})
+    def close(self, recording: Recording) -> None:
+        recording.close()
+        self.environment.rl_runtime = None  # users that somebody starts by hand shall not write into a closed recording
 
-    def told(self, msg: Any, **_: Any) -> None:
-        """A worker hears of the decisions now in force."""
-        if self.recording is not None:
-            self.recording.in_force.set(msg.data["tick"], msg.data["chosen"])
 
-    def note_users(self, run_time_s: float, planned: Any, actual: Any) -> None:
-        if self.recording is not None:
-            self.reached_end = self.reached_end or run_time_s >= self.recording.plan.duration_s
-            self.recording.note_users(run_time_s, planned, actual)
-            self._show_progress(self.recording, run_time_s, (planned, actual))
+@dataclass
+class Run:
+    """A run that this process leads, from its folder to its last row."""
 
-    def _show_progress(self, recording: Recording, run_time_s: float, users: tuple[Any, Any]) -> None:
+    setup: Setup
+    recording: Recording
+    progress: Progress
+    begun: bool = False
+    reached_end: bool = False
+    fault: str | None = None
+    ending: gevent.Greenlet | None = None
+
+    @property
+    def state(self) -> str:
+        return "complete" if self.reached_end and self.fault is None else "interrupted"
+
+
+class Lead(Part):
+    """The process that plans, decides and ends the run: the only one, or the master of workers."""
+
+    def __init__(self, environment: Any, desk: seating.Desk) -> None:
+        super().__init__(environment, desk)
+        self.form: dict[str, Any] = {}  # what the web UI's start form said, read by the types of our options
+        self.runs = 0
+        self.next_start_s = 0.0  # run folders are named by the second
+        self.run: Run | None = None  # from its preparation until all is written
+        self.refusal: str | None = None  # why the last start came to nothing
+        environment.parsed_options.rl_run = None
+
+    @property
+    def headless(self) -> bool:
+        return bool(self.environment.parsed_options.headless)
+
+    @property
+    def is_master(self) -> bool:
+        return isinstance(self.runner, MasterRunner)
+
+    # -- before a run -------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> Run:
+        """Decide everything, ask the target for its health, open the recording. Raises what the user has to hear."""
+        gevent.sleep(max(0.0, self.next_start_s - time.time()))
+        options = Namespace(**{**vars(self.environment.parsed_options), **self.form})
+        if options.run_folder and self.runs:
+            options.run_folder += f"-{self.runs + 1}"
+        setup = make_setup(options, self.environment.host)
+        check_target(setup.host)
+        lines = size_sandbox(root_of(setup.host), setup.peak_load()) if setup.is_sandbox else []
+        open_folder(setup)
+        self.runs += 1
+        self.next_start_s = time.time() + 1
+        clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
+        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
+        self.environment.process_exit_code = None
+        print("\n".join([*setup.describe(), *lines]), flush=True)
+        return Run(setup, recording, Progress(setup.plan.duration_s, lambda line: print(line, flush=True)))
+
+    def plan_for(self, _environment: Any) -> Plan:
+        """What the timeline follows. It asks once more when a master begins, and gets the same plan."""
+        try:
+            self.run = self.run or self.prepare()
+        except (SetupError, TargetError, RunFolderError) as error:
+            self.refusal = str(error)
+            self.environment.process_exit_code = EXIT_SETUP
+            raise TimelineError(self.refusal) from error
+        return self.run.setup.plan
+
+    # -- a run --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Locust's test_start."""
+        run = self.run
+        if run is None:  # users started by hand in the terminal hear that they have no plan
+            return
+        run.begun = True
+        self._write_down(run, started_unix_ns=time.time_ns())
+        self.give_users(run.recording)
+        if self.is_master:
+            # Every spawn message carries the options, so workers that join late learn of the run too.
+            about = {"folder": str(run.setup.folder.resolve()), "start_ns": time.time_ns(), "decision": None}
+            self.environment.parsed_options.rl_run = about
+        run.recording.decide(run.setup, self.tell_workers)
+
+    def tell_workers(self, tick: int, chosen: list[tuple[int, int, float]]) -> None:
+        if self.is_master:
+            decision = self.environment.parsed_options.rl_run["decision"] = {"tick": tick, "chosen": chosen}
+            for worker in list(self.runner.clients):
+                self.runner.send_message(DECISIONS_MESSAGE, decision, worker)
+
+    def note_users(self, run_time_s: float, planned: Mapping[str, int], actual: Mapping[str, int]) -> None:
+        """The timeline's tick, once a second."""
+        run = self.run
+        if run is None:
+            return
+        run.reached_end = run.reached_end or run_time_s >= run.setup.plan.duration_s
+        run.recording.note_users(run_time_s, planned, actual)
+        phase, lost = run.recording.phase_now(run_time_s), run.recording.recorder.rows_lost
+        decisions = run.recording.loop.decisions if run.recording.loop is not None else 0
         total = self.environment.stats.total
-        decisions = recording.loop.decisions if recording.loop is not None else 0
-        phase, lost = recording.phase_now(run_time_s), recording.recorder.rows_lost
-        self.progress.tick(run_time_s, phase, users, (total.num_requests, total.num_failures), decisions, lost)
+        requests = (total.num_requests, total.num_failures)
+        run.progress.tick(run_time_s, phase, (planned, actual), requests, decisions, lost)
 
     def fail(self, message: str) -> None:
         """Rows can no longer be kept: say so once and end the run in order."""
-        if self.fault is not None:
+        run = self.run
+        if run is None or run.fault is not None:
             return
-        self.fault = message
+        run.fault = message
         print(f"run stopped: {message}", file=sys.stderr, flush=True)
-        if isinstance(self.runner, WorkerRunner):
-            self.runner.send_message(FAULT_MESSAGE, {"text": message})
-        else:
-            self.environment.process_exit_code = EXIT_ROWS_LOST
-            gevent.spawn(self.runner.quit if self.headless else self.runner.stop)
+        gevent.spawn(self.runner.quit if self.headless else self.runner.stop)
 
     # -- after a run --------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Locust's test_stop, in every process: all users of this process have left."""
-        if self.recording is not None:
-            self.recording.close()
-        if not isinstance(self.runner, WorkerRunner) and not self.headless:
-            gevent.spawn(self._finish)
+        """Locust's test_stop: all users have left, or the workers have been told to end theirs."""
+        run = self.run
+        if run is not None and run.ending is None:
+            self.close(run.recording)
+            run.ending = gevent.spawn(self._end, run)
+
+    def give_up(self) -> None:
+        """End what has not begun: Locust's own stop leaves a master alone that waits for its first worker."""
+        waiting = self.runner.shape_greenlet
+        if waiting is not None and self.runner.state == STATE_INIT:
+            waiting.kill()
+            self.runner.shape_greenlet = self.runner.shape_last_tick = None
+            self.stop()
 
     def quit(self) -> None:
         """Locust's quitting: after an interruption the users are still there."""
-        if self.recording is None and self.setup is None:
-            return
-        self.runner.quit()
-        if self.recording is not None:
-            self.recording.close()
-        if not isinstance(self.runner, WorkerRunner):
-            self._finish()
+        run = self.run
+        if run is not None:
+            self.runner.quit()
+            self.stop()
+            run.ending.join()
 
-    def _finish(self) -> None:
-        """Close the manifest and, in a headless run, export."""
-        setup, recording, self.setup, self.recording = self.setup, self.recording, None, None
-        if setup is None:
-            return
-        self._wait_for_workers(setup.folder)
-        state = "complete" if self.reached_end and self.fault is None else "interrupted"
-        update_manifest(setup.folder, state=state, ended_unix_ns=time.time_ns(), fault=self.fault)
-        if not self.headless:
-            print(f"run {state}; export it with: python -m rl_hooks.export {setup.folder}", flush=True)
-            return
-        code = self.environment.process_exit_code or (0 if state == "complete" else EXIT_FAILED)
+    def _end(self, run: Run) -> None:
+        """Wait for the last rows, close the manifest and, in a headless run, export."""
+        self._wait_for_workers(run.setup.folder)
+        self._write_down(run, state=run.state, ended_unix_ns=time.time_ns(), fault=run.fault)
+        code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
         total = self.environment.stats.total
-        if total.num_requests and total.num_requests == total.num_failures:
-            print(f"run failed: no request succeeded of {total.num_requests} sent to {setup.host}", file=sys.stderr)
+        if run.begun and total.num_requests and total.num_requests == total.num_failures:
+            print(f"run failed: no request succeeded of {total.num_requests} sent to {run.setup.host}", file=sys.stderr)
             code = code or EXIT_FAILED
-        if recording is not None and not self.environment.parsed_options.no_export:
-            code = self._export(setup.folder) or code
-        elif recording is not None:
-            print(f"run {state}, not exported; do it with: python -m rl_hooks.export {setup.folder}", flush=True)
-        self.environment.process_exit_code = code
+        self.environment.process_exit_code = max(code, self._export(run))
+        self.environment.parsed_options.rl_run = None
+        self.run = None
 
     def _wait_for_workers(self, folder: Path) -> None:
-        deadline = time.monotonic() + WORKERS_CLOSE_S
-        while not all(who.closed for who in read_incarnations(folder)) and time.monotonic() < deadline:
+        wait_s = self.environment.stop_timeout + WORKERS_CLOSE_S
+        deadline = time.monotonic() + wait_s
+        while open_ := [who.name for who in read_incarnations(folder) if not who.closed]:
+            if time.monotonic() > deadline:
+                print(f"not closed in order within {wait_s:g} s: {', '.join(open_)}", file=sys.stderr, flush=True)
+                return
             gevent.sleep(0.1)
 
-    def _export(self, folder: Path) -> int:
+    def _write_down(self, run: Run, **facts: Any) -> None:
+        try:
+            update_manifest(run.setup.folder, **facts)
+        except (OSError, RunFolderError) as error:
+            self.fail(f"{run.setup.folder}: the manifest could not be written ({error})")
+
+    def _export(self, run: Run) -> int:
         """Export in a process of its own, so that this one's patched sockets and memory play no part in it."""
-        command = [sys.executable, "-m", "rl_hooks.export", str(folder), "--logs", self.environment.parsed_options.logs]
+        command = ["-m", "rl_hooks.export", str(run.setup.folder)]
+        if not run.begun:
+            print(f"run ended before it began: {run.setup.folder}", flush=True)
+            return 0
+        if not self.headless or self.environment.parsed_options.no_export:
+            print(f"run {run.state}, not exported; do it with: python {' '.join(command)}", flush=True)
+            return 0
+        command = [sys.executable, *command, "--logs", self.environment.parsed_options.logs]
         path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+        return abs(subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode)
+
+
+class Worker(Part):
+    """A process that sends requests in the run of its master."""
+
+    def __init__(self, environment: Any, desk: seating.Desk) -> None:
+        super().__init__(environment, desk)
+        self.recording: Recording | None = None
+        self.fault: str | None = None
+
+    def start(self) -> None:
+        """Locust's test_start; the master's options came with the message that caused it."""
+        self.fault = None
+        about = getattr(self.environment.parsed_options, "rl_run", None)
+        if about is None:
+            return
+        try:
+            self._join(**about)
+        except RunFolderError as error:
+            self.fail(str(error))
+
+    def _join(self, folder: str, start_ns: int, decision: Mapping[str, Any] | None) -> None:
+        plan = Plan.from_json(join_folder(Path(folder))["plan"])
+        self.recording = Recording(
+            self.environment, "worker", Path(folder), plan, lambda: (time.time_ns() - start_ns) / 1e9, self.fail
+        )
+        if decision is not None:
+            self.recording.in_force.set(**decision)
+        self.give_users(self.recording)
+
+    def told(self, msg: Any, **_: Any) -> None:
+        """The decisions that are in force now."""
+        if self.recording is not None:
+            self.recording.in_force.set(**msg.data)
+
+    def fail(self, message: str) -> None:
+        """Rows can no longer be kept: the master ends the run."""
+        if self.fault is None:
+            self.fault = message
+            print(f"run stopped: {message}", file=sys.stderr, flush=True)
+            gevent.spawn(self.runner.send_message, FAULT_MESSAGE, {"text": message})
+
+    def stop(self) -> None:
+        """Locust's test_stop: all users of this process have left."""
+        if self.recording is not None:
+            self.close(self.recording)
+            self.recording = None
+
+    def quit(self) -> None:
+        """Locust's quitting. Failed requests are data: they do not make the exit code."""
+        if self.recording is not None:
+            self.runner.quit()
+            self.stop()
+        self.environment.process_exit_code = 0 if self.fault is None else EXIT_ROWS_LOST
+
+
+def _watch_start_form(web_ui: Any, lead: Lead) -> None:
+    """Let the start form say what is wrong: Locust would answer that all is well, and say it in its log alone."""
+    views, one_at_a_time = web_ui.app.view_functions, BoundedSemaphore()
+    locusts_start, locusts_stop = views["locust.swarm"], views["locust.stop"]
+
+    def start() -> Any:
+        with one_at_a_time:
+            try:
+                read(request.form)
+            except SetupError as error:
+                return refused(str(error))
+            lead.refusal = None
+            answer = locusts_start()
+            if lead.refusal is not None:
+                gevent.joinall([lead.runner.shape_greenlet] if lead.runner.shape_greenlet else [])
+                return refused(lead.refusal)
+            if lead.runner.shape_greenlet is None:  # Stop came while the target was asked for its health
+                lead.stop()
+                return refused("the run was stopped before it began")
+            return answer
+
+    def read(form: Mapping[str, str]) -> None:
+        if lead.run is not None and lead.run.ending is not None:
+            lead.run.ending.join()
+        if lead.run is not None:
+            raise SetupError("a run is going on, and its options cannot be changed; stop it first")
+        lead.form |= read_form(form)
+
+    def refused(message: str) -> Any:
+        return {"success": False, "message": message, "host": lead.environment.host}
+
+    def stop() -> Any:
+        answer = locusts_stop()
+        lead.give_up()
+        return answer
+
+    views["locust.swarm"] = web_ui.auth_required_if_enabled(start)
+    views["locust.stop"] = web_ui.auth_required_if_enabled(stop)
 
 
 @events.init_command_line_parser.add_listener
@@ -232,24 +369,34 @@ def _options(parser: Any) -> None:
 
 
 @events.init.add_listener
-def _wire(environment: Any, **_: Any) -> None:
-    suite = Suite(environment, seating.install(environment))
-    runner, shape = environment.runner, environment.shape_class
+def _wire(environment: Any, web_ui: Any, **_: Any) -> None:
+    desk = seating.install(environment)
     timeout_s = max(scenario.request_timeout_s for scenario in SCENARIOS.scenarios.values())
     dispatch.install(environment, timeout_s + STOP_GRACE_S)
-    environment.events.test_start.add_listener(lambda **_: suite.start())
-    environment.events.test_stop.add_listener(lambda **_: suite.stop())
-    environment.events.quitting.add_listener(lambda **_: suite.quit())
-    if isinstance(runner, WorkerRunner):
-        runner.register_message(DECISIONS_MESSAGE, suite.told)
-        return
-    if isinstance(runner, MasterRunner):
-        runner.register_message(FAULT_MESSAGE, lambda msg, **_: suite.fail(f"worker: {msg.data['text']}"))
-    if isinstance(shape, Timeline):
-        shape.plan_for, shape.on_tick = suite.plan_for, suite.note_users
+    part = _work(environment, desk) if isinstance(environment.runner, WorkerRunner) else _lead(environment, desk)
+    environment.events.test_start.add_listener(lambda **_: part.start())
+    environment.events.test_stop.add_listener(lambda **_: part.stop())
+    environment.events.quitting.add_listener(lambda **_: part.quit())
+    if web_ui is not None:
+        _watch_start_form(web_ui, part)
+
+
+def _work(environment: Any, desk: seating.Desk) -> Worker:
+    worker = Worker(environment, desk)
+    environment.runner.register_message(DECISIONS_MESSAGE, worker.told)
+    return worker
+
+
+def _lead(environment: Any, desk: seating.Desk) -> Lead:
+    lead = Lead(environment, desk)
     environment.host = environment.host or default_host(SCENARIOS)
-    if suite.headless and isinstance(runner, LocalRunner | MasterRunner):
+    if isinstance(environment.shape_class, Timeline):
+        environment.shape_class.plan_for, environment.shape_class.on_tick = lead.plan_for, lead.note_users
+    if lead.is_master:
+        environment.runner.register_message(FAULT_MESSAGE, lambda msg, **_: lead.fail(f"worker: {msg.data['text']}"))
+    if lead.headless:
         try:
-            suite.prepare()
+            lead.run = lead.prepare()
         except (SetupError, TargetError, RunFolderError) as error:
             _stop_with(error)
+    return lead

@@ -4,34 +4,47 @@
     python rl_training_executor.py --mode comprehensive --host http://balancer.example/proxy
     python rl_training_executor.py --mode custom --config my_scenarios.yaml --scenario my_scenario --time-scale 10
 
-A thin layer over the packages: every scenario runs as `locust -f locustfile.py --headless` in a process of its own.
+A thin layer over the packages: a scenario runs as `locust -f locustfile.py --headless` in a process of its own, beside
+a sandbox of its own where it needs one. Only this process hears Ctrl-C, and passes it on when the other can end in
+order. If this process is killed, its sandbox notices; Locust is told by the kernel on Linux, and goes on to the end of
+its plan elsewhere.
 """
 
 import argparse
 import json
 import logging
-import os
+import shlex
 import signal
-import subprocess
+import socket
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rl_hooks.record.options import DEFAULT_SCENARIO_FILE
-from rl_hooks.run_folder import RunFolderError, read_manifest, write_json
-from scenario.errors import ScenarioError
-from scenario.load import ScenarioFile, find_file, load_file
+# What takes long to import is imported in the functions that need it: Ctrl-C in that time would give a traceback.
+from rl_hooks.children import ChildError, Process, Stop, child, interrupted_with_parent, kill, target_for, wait
+from rl_hooks.export.summary import ScenarioResult, read_result, write_reports
 
 PROJECT = Path(__file__).resolve().parent
-VALIDATION_FILE, VALIDATION_SCENARIO, VALIDATION_TIME_SCALE = "quick_validation_config.yaml", "quick_validation", 15.0
-COMPREHENSIVE = ((DEFAULT_SCENARIO_FILE, "comprehensive_rl_training"),)
-SANDBOX_READY_S = 30.0
+VALIDATION_TIME_SCALE = 15.0
+MODES = {  # mode -> scenario file and scenarios of it; custom names its own
+    "validation": ("quick_validation_config.yaml", ("quick_validation",)),
+    "comprehensive": ("comprehensive_rl_training_config.yaml", ("comprehensive_rl_training",)),
+}
+HELP = """modes:
+  validation     a quick check from end to end with few users; two minutes at time scale 15, which is its default
+  comprehensive  comprehensive_rl_training, 180 minutes at time scale 1; this one scenario, no stress scenarios yet
+  custom         any scenario of any file: --config FILE --scenario NAME
 
-logger = logging.getLogger("executor")
+exit codes: 0 all is there; 1 interrupted or failed, what there is was exported; 2 could not start; 3 rows are missing
+"""
+LOG, LOCUST_LOG = "rl_training_executor.log", "enhanced_rl_training_load_test.log"
+VALIDATION_JSON = "quick_validation_config.json"
+FAILED, NOT_STARTED, ROWS_MISSING = 1, 2, 3
+
+logger = logging.getLogger("rl_training_executor")
 
 
 class ExecutorError(Exception):
@@ -45,208 +58,249 @@ class Job:
     config: Path
     scenario: str
     time_scale: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of one scenario."""
-
-    scenario: str
-    config: str
-    run_folder: str
-    bundle: str | None
-    state: str  # complete | interrupted | not started
-    exit_code: int
-    duration_s: float
+    duration_s: float  # of its plan, real time
+    folder: Path  # of the run
 
 
 def main() -> int:
+    stop = Stop()
     options = _parser().parse_args()
-    logs = Path(options.logs)
-    logs.mkdir(parents=True, exist_ok=True)
-    _log_to(logs / "rl_training_executor.log")
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    results: list[ScenarioResult] = []
     try:
-        jobs = _jobs(options)
+        jobs = _checked_jobs(options, stamp)
+        _make_folder(Path(options.runs), "--runs")
+        _make_folder(Path(options.logs), "--logs")
+        _open_logs(Path(options.logs))
         if options.mode == "validation":
-            _write_validation_config(jobs[0], logs / "quick_validation_config.json")
-        with _target(options) as host:
-            results = [_run(job, host, options) for job in jobs]
-    except (ScenarioError, ExecutorError) as error:
+            _write_as_json(jobs[0].config, Path(options.logs) / VALIDATION_JSON)
+        results.extend(_run(job, options, stop) for job in jobs if not stop.times)
+    except (ExecutorError, ChildError) as error:
         print(error, file=sys.stderr)
-        logger.error("%s", error)
-        return 2
-    _sum_up(results, options.mode, logs)
-    return max((result.exit_code for result in results), default=0)
+        logger.debug("%s", error)
+        return NOT_STARTED
+    if any(result.state != "not started" for result in results):
+        if stop.times:
+            logger.info("interrupted: this is what was recorded until then")
+        _sum_up(results, options.mode, stamp, Path(options.logs))
+    elif stop.times:
+        logger.info("interrupted before the run began: nothing was recorded")
+    return max([FAILED if stop.times else 0, *(result.exit_code for result in results)])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rl_training_executor.py", description=__doc__.splitlines()[0])
+    about, form = (__doc__ or "").splitlines()[0], argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("rl_training_executor.py", None, about, HELP, formatter_class=form)
     add = parser.add_argument
-    add("--mode", required=True, choices=("validation", "comprehensive", "custom"))
-    add("--config", help="scenario file (custom); a bare name is also looked up in configs/")
-    add("--scenario", help="scenario of that file (custom); not needed when it holds only one")
-    add("--host", help="target such as http://localhost:8080/proxy; without it the sandbox is started")
-    add("--time-scale", type=float, help="divides every duration; 15 for validation, else 1")
-    add("--user-scale", type=float, default=1.0, help="multiplies the users of every phase")
-    add("--seed", type=int, default=1)
+    add("--mode", required=True, choices=(*MODES, "custom"), help="what to run, see below")
+    add("--config", metavar="FILE", help="scenario file (custom); a bare name is also looked up in configs/")
+    add("--scenario", metavar="NAME", help="scenario of that file (custom); not needed when it holds only one")
+    add("--host", help="target such as http://localhost:8080/proxy; without it a sandbox is started")
+    add("--time-scale", type=float, metavar="S", help="divides every duration; 15 for validation, else 1")
+    add("--user-scale", type=float, default=1.0, metavar="U", help="multiplies the users of every phase")
+    add("--seed", type=int, default=1, help="fixes every choice of the shoppers and of the logging policy")
     add("--logging-policy", default="uniform", help="uniform, sticky:KEEP or module:attribute")
-    add("--processes", type=int, help="run Locust as a master with this many workers")
+    add("--processes", type=int, metavar="N", help="run Locust as a master with N workers")
     add("--healthy", action="store_true", help="start the sandbox without antagonists, pauses and incidents")
-    add("--runs", default="runs", help="where run folders are made")
-    add("--logs", default="logs", help="where logs and summaries are written")
+    add("--runs", default="runs", metavar="DIR", help="where run folders are made")
+    add("--logs", default="logs", metavar="DIR", help="where logs and summaries are written")
     return parser
 
 
-def _log_to(path: Path) -> None:
-    logging.Formatter.converter = time.gmtime
-    handlers: list[logging.Handler] = [logging.FileHandler(path), logging.StreamHandler(sys.stdout)]
-    handlers[0].setFormatter(logging.Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
-    handlers[1].setFormatter(logging.Formatter("%(message)s"))
-    handlers[1].addFilter(lambda record: record.levelno < logging.ERROR)  # errors are printed where they belong
-    logging.basicConfig(level=logging.INFO, handlers=handlers)
+# -- before anything is started ---------------------------------------------------------------------------------------
 
 
-def _jobs(options: argparse.Namespace) -> list[Job]:
-    """The scenarios to run; each has been loaded once, so that no mistake shows up only hours into a list of runs."""
-    if options.mode == "custom":
-        if options.config is None:
-            raise ExecutorError("--mode custom needs --config FILE (and --scenario NAME when it holds several)")
-        asked: tuple[tuple[str, str | None], ...] = ((options.config, options.scenario),)
-    else:
-        if options.config is not None or options.scenario is not None:
-            raise ExecutorError(
-                f"--mode {options.mode} has its own scenarios; use --mode custom for --config, --scenario"
-            )
-        validation = ((VALIDATION_FILE, VALIDATION_SCENARIO),)
-        asked = validation if options.mode == "validation" else COMPREHENSIVE
-    default = VALIDATION_TIME_SCALE if options.mode == "validation" else 1.0
-    scale = options.time_scale if options.time_scale is not None else default
-    return [Job(Path(file.path), file.scenario(name).name, scale) for name, file in _loaded(asked)]
+def _checked_jobs(options: argparse.Namespace, stamp: str) -> list[Job]:
+    """The scenarios to run. Raises ExecutorError with all that is wrong, before anything is made or started."""
+    from rl_hooks.policies.builtin import PolicyError
+    from rl_hooks.record.options import SetupError, make_policy
+    from rl_hooks.target import TargetError, check_target
+    from scenario.errors import ScenarioError
+    from scenario.load import find_file, load_file
+    from scenario.plan import make_plan
 
-
-def _loaded(asked: tuple[tuple[str, str | None], ...]) -> Iterator[tuple[str | None, ScenarioFile]]:
-    for config, name in asked:
+    def find_jobs() -> None:
+        config, names = MODES.get(options.mode, (options.config, (options.scenario,)))
+        default = VALIDATION_TIME_SCALE if options.mode == "validation" else 1.0
+        scale = default if options.time_scale is None else options.time_scale
         file = load_file(find_file(config))
-        logger.info("scenario file: %s", file.path)
-        yield name, file
+        for name in names:
+            plan = make_plan(file.scenario(name), options.seed, scale, options.user_scale)
+            folder = Path(options.runs) / f"{plan.scenario.name}_{stamp}"
+            jobs.append(Job(Path(file.path), plan.scenario.name, scale, plan.duration_s, folder))
+
+    sys.path.append(str(Path.cwd()))  # where Locust finds a logging policy of the user's, too
+    jobs: list[Job] = []
+    problems = _misplaced(options)
+    checks: list[Callable[[], object]] = [] if problems else [find_jobs]
+    checks.append(lambda: make_policy(options.logging_policy))
+    checks += [lambda: check_target(options.host)] if options.host is not None else []
+    for check in checks:
+        try:
+            check()
+        except (ScenarioError, SetupError, PolicyError, TargetError) as error:
+            problems.append(str(error))
+    if problems:
+        raise ExecutorError("\n".join(problems))
+    return jobs
 
 
-def _write_validation_config(job: Job, path: Path) -> None:
-    """The validation scenario as JSON, the form in which users have their files: something to start from."""
+def _misplaced(options: argparse.Namespace) -> list[str]:
+    """What is wrong with the options among each other."""
+    problems = []
+    if options.mode == "custom" and options.config is None:
+        problems.append("--mode custom needs --config FILE (and --scenario NAME when it holds several)")
+    if options.mode != "custom" and (options.config is not None or options.scenario is not None):
+        problems.append(f"--mode {options.mode} has its own scenarios; use --mode custom for --config, --scenario")
+    if options.host is not None and options.healthy:
+        problems.append("--healthy is for the sandbox, and --host names another target; leave one of them out")
+    if options.processes is not None and options.processes < 1:
+        problems.append(f"--processes {options.processes}: give a number of workers from 1 on, or leave it out")
+    return problems
+
+
+def _make_folder(path: Path, option: str) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise ExecutorError(f"{path}: cannot be written ({error.strerror}); choose another with {option}") from error
+
+
+def _open_logs(folder: Path) -> None:
+    """What a person sees goes to our log as well, with its time, and so does what only helps to find a fault."""
+    file, screen = logging.FileHandler(folder / LOG, encoding="utf-8"), logging.StreamHandler(sys.stdout)
+    form = logging.Formatter("%(asctime)sZ %(message)s", "%Y-%m-%dT%H:%M:%S")
+    form.converter = time.gmtime
+    file.setFormatter(form)
+    screen.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(file)
+    logger.addHandler(screen)
+    logger.debug("started: %s", shlex.join(sys.argv))
+
+
+def _write_as_json(source: Path, path: Path) -> None:
+    """The scenario file in the form in which users have theirs: something to start from."""
     import yaml
 
-    write_json(path, yaml.safe_load(job.config.read_text(encoding="utf-8")))
+    content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def _target(options: argparse.Namespace) -> Iterator[str]:
-    """The host to run against; a sandbox of our own lives as long as this context."""
-    if options.host is not None:
-        yield options.host
-        return
-    command = [sys.executable, "-m", "sandbox", "--port", "0", "--parent", str(os.getpid())]
-    command += ["--healthy"] if options.healthy else []
-    # In a session of its own, so that Ctrl-C reaches Locust first: the users' last requests need a target.
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, start_new_session=True) as sandbox:
-        try:
-            yield _ready_host(sandbox)
-        finally:
-            sandbox.send_signal(signal.SIGINT)
-            for line in sandbox.stdout or ():
-                logger.info("%s", line.rstrip())
+# -- one scenario -----------------------------------------------------------------------------------------------------
 
 
-def _ready_host(sandbox: "subprocess.Popen[str]") -> str:
-    assert sandbox.stdout is not None
-    for line in sandbox.stdout:
-        logger.info("%s", line.rstrip())
-        if line.startswith("sandbox ready: "):
-            return line.split()[2]
-    raise ExecutorError(f"the sandbox did not start (exit code {sandbox.wait()}); see what it printed above")
+def _run(job: Job, options: argparse.Namespace, stop: Stop) -> ScenarioResult:
+    """Target, Locust, export."""
+    logger.info("scenario %s of %s, time scale %g", job.scenario, job.config, job.time_scale)
+    with target_for(options.host, PROJECT, ["--healthy"] if options.healthy else []) as (host, is_gone):
+        code = FAILED if stop.times else _record(job, host, is_gone, options, stop)
+    state = _state_of(job.folder)
+    tally: list[str] = []
+    if state != "not started":
+        logger.info("exporting %s", job.folder)
+        export_code, tally = _export(job.folder, options.logs, stop)
+        code = max(code, export_code)
+    return read_result(job.folder, job.scenario, str(job.config), state, code, tally)
 
 
-def _run(job: Job, host: str, options: argparse.Namespace) -> Result:
-    """One scenario in a Locust process, which exports when it ends."""
-    folder = Path(options.runs) / f"{job.scenario}_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+def _record(job: Job, host: str, is_gone: Callable[[], bool], options: argparse.Namespace, stop: Stop) -> int:
+    """Locust from start to end, or to the moment at which it is interrupted; its exit code."""
+    log, told = Path(options.logs) / LOCUST_LOG, False
     command = [sys.executable, "-m", "locust", "-f", str(PROJECT / "locustfile.py"), "--headless", "--only-summary"]
-    command += ["--no-export", "--json-file", str(folder / "locust_stats")]  # its tables would bury our tally
-    command += ["--logfile", str(Path(options.logs) / "enhanced_rl_training_load_test.log"), "--host", host]
-    command += ["--scenario-file", str(job.config), "--scenario", job.scenario, "--run-folder", str(folder)]
-    command += ["--time-scale", str(job.time_scale), "--user-scale", str(options.user_scale)]
-    command += ["--seed", str(options.seed), "--logging-policy", options.logging_policy, "--logs", options.logs]
-    command += ["--processes", str(options.processes)] if options.processes else []
-    logger.info("scenario %s: %s", job.scenario, folder)
-    began = time.monotonic()
-    code = _wait_in_order(command)
-    if _state_of(folder) != "not started":
-        code = _wait_in_order([sys.executable, "-m", "rl_hooks.export", str(folder), "--logs", options.logs]) or code
-    bundle = folder / "bundle"
-    return Result(
-        scenario=job.scenario,
-        config=str(job.config),
-        run_folder=str(folder),
-        bundle=str(bundle) if bundle.is_dir() else None,
-        state=_state_of(folder),
-        exit_code=code,
-        duration_s=round(time.monotonic() - began, 1),
-    )
+    command += ["--no-export", "--json-file", str(job.folder / "locust_stats")]  # its tables would bury our tally
+    command += ["--logfile", str(log), "--host", host, "--run-folder", str(job.folder), "--logs", options.logs]
+    command += ["--scenario-file", str(job.config), "--scenario", job.scenario, "--time-scale", str(job.time_scale)]
+    command += ["--user-scale", str(options.user_scale), "--seed", str(options.seed)]
+    command += ["--logging-policy", options.logging_policy, *_workers(options.processes)]
+    with child(command, PROJECT, preexec_fn=interrupted_with_parent()) as locust:
+        for asked in wait(locust, stop):
+            if asked > 1:
+                kill(locust)
+            elif not told and (asked or is_gone()):
+                told = _interrupt(locust, job, "interrupted" if asked else "the sandbox has ended")
+    code = locust.returncode
+    if code not in (0, NOT_STARTED) and not stop.times:
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        print(f"Locust {how}; what it recorded is kept, and its log may say more: {log}", file=sys.stderr)
+    return code if code >= 0 else FAILED
 
 
-def _wait_in_order(command: list[str]) -> int:
-    """Run a command to its end. Ctrl-C reaches it as well, and it ends in order, so we only go on waiting."""
-    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                logger.info("interrupted: waiting for the run to end in order")
+def _workers(count: int | None) -> list[str]:
+    """Options for workers on this machine, on a free port, so that two executors do not meet."""
+    if count is None:
+        return []
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = str(sock.getsockname()[1])
+    master = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    return ["--processes", str(count), "--enable-rebalancing", *master]
+
+
+def _interrupt(locust: Process, job: Job, why: str) -> bool:
+    """End Locust in order. False: not yet, it is between making the run folder and its first user; ask again."""
+    from rl_hooks.run_folder import read_manifest
+
+    if not (job.folder / "manifest.json").exists():  # it is still loading, and has made nothing yet
+        kill(locust)
+        return True
+    if not any(file.stat().st_size for file in (job.folder / "events").glob("*")):
+        return False
+    if time.time() >= read_manifest(job.folder)["started_unix_ns"] / 1e9 + job.duration_s:
+        logger.info("%s: the run is at its end already; waiting for its last users", why)
+        return True
+    locust.send_signal(signal.SIGINT)
+    logger.info("%s: waiting for requests in flight, then what was recorded is exported", why)
+    logger.info("Ctrl-C again ends Locust at once; what was recorded is kept in that case too")
+    return True
+
+
+def _export(folder: Path, logs: str, stop: Stop) -> tuple[int, list[str]]:
+    """Export in a process of its own: its exit code in our terms, and the tally it printed."""
+    command = [sys.executable, "-m", "rl_hooks.export", str(folder), "--logs", logs]
+    before, told = stop.times, False
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
+        with child(command, PROJECT, stdout=printed) as export:
+            for asked in wait(export, stop, before):
+                if asked > 1:
+                    kill(export)
+                elif asked and not told:
+                    told = True
+                    logger.info("interrupted: the export is finished first; Ctrl-C again ends it at once")
+        printed.seek(0)
+        tally = printed.read().splitlines()
+    if export.returncode < 0:
+        later = f"python -m rl_hooks.export {shlex.quote(str(folder))}"
+        print(f"the export was ended by signal {-export.returncode}; do it later with: {later}", file=sys.stderr)
+    return export.returncode if export.returncode in (0, ROWS_MISSING) else FAILED, tally
 
 
 def _state_of(folder: Path) -> str:
+    """complete | interrupted | not started; a run that was killed could not say that it was interrupted."""
+    from rl_hooks.run_folder import RunFolderError, read_manifest
+
     try:
-        return str(read_manifest(folder)["state"])
+        return "complete" if read_manifest(folder)["state"] == "complete" else "interrupted"
     except RunFolderError:
         return "not started"
 
 
-def _sum_up(results: list[Result], mode: str, logs: Path) -> None:
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    content: dict[str, Any] = {"mode": mode, "finished_utc": stamp, "scenarios": [asdict(result) for result in results]}
-    execution = logs / f"rl_training_execution_results_{stamp}.json"
-    write_json(execution, content)
-    report = logs / f"rl_training_summary_report_{stamp}.md"
-    report.write_text(_report(results, mode, stamp), encoding="utf-8")
+# -- at the end -------------------------------------------------------------------------------------------------------
+
+
+def _sum_up(results: list[ScenarioResult], mode: str, stamp: str, logs: Path) -> None:
+    """Write execution results and summary report; print the tally, so that it is the last thing there is to read."""
+    others = [logs / name for name in (LOG, LOCUST_LOG, *([VALIDATION_JSON] if mode == "validation" else []))]
+    try:
+        others = [*write_reports(logs, mode, stamp, results, others), *others]
+    except OSError as error:
+        print(f"{logs}: the summary cannot be written ({error.strerror}); bundles are not touched", file=sys.stderr)
     for result in results:
-        logger.info("%s: %s in %.0f s", result.scenario, result.state, result.duration_s)
-        logger.info("  run folder  %s", result.run_folder)
-        logger.info("  bundle      %s", result.bundle or "none")
-    logger.info("  summary     %s", report)
-    logger.info("  logs        %s", logs)
-
-
-def _report(results: list[Result], mode: str, stamp: str) -> str:
-    lines = [
-        f"# Summary of {mode}, {stamp}",
-        "",
-        "| scenario | state | exit code | seconds | bundle |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r.scenario} | {r.state} | {r.exit_code} | {r.duration_s:.0f} | {r.bundle or 'none'} |" for r in results
-    ]
-    for result in results:
-        counts = _counts(result)
-        if counts:
-            lines += ["", f"## {result.scenario}", "", "```json", json.dumps(counts, indent=1), "```"]
-    return "\n".join(lines) + "\n"
-
-
-def _counts(result: Result) -> Any:
-    """What the bundle counts, for the summary; nothing when there is no bundle."""
-    if result.bundle is None:
-        return None
-    return json.loads((Path(result.bundle) / "dataset.json").read_text(encoding="utf-8")).get("counts")
+        for line in ("", *(result.tally or [f"run          {result.run_folder} ({result.state}), no bundle"])):
+            logger.info("%s", line)
+    for path in others:
+        logger.info("log          %s", path)
 
 
 if __name__ == "__main__":

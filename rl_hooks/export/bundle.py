@@ -80,10 +80,15 @@ def _write_files(data: Dataset, folder: Path) -> None:
     parquet.write(episodes, folder / "episodes.parquet")
     facts = dataset_facts(data)
     write_json(folder / "normalization.json", normalization(data))
-    (folder / "README.md").write_text(card(facts), encoding="utf-8")
+    content = hashlib.sha256(json.dumps(_listed(folder)).encode()).hexdigest()
+    (folder / "README.md").write_text(card(facts, content), encoding="utf-8")
+    write_json(folder / DATASET, {**facts, "files": _listed(folder)})
+
+
+def _listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """The files there are, by their path in the bundle, with checksum and size."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listed = {path.relative_to(folder).as_posix(): _identify(path) for path in files}
-    write_json(folder / DATASET, {**facts, "files": listed})
+    return {path.relative_to(folder).as_posix(): _identify(path) for path in files}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,24 +1,32 @@
-"""README.md of a bundle: a dataset card whose YAML header makes the folder load with `datasets.load_dataset`."""
+"""README.md of a bundle: a dataset card whose YAML header makes the folder load with `datasets.load_dataset`.
+
+Two traps of that library: what it has read it finds again by the folder's name and a hash of this header, so without
+the content's checksum in it every folder named `bundle` is the one that was read first; and it fails on a split without
+rows, so an empty one is not listed.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
+from rl_hooks.export.split import TRAIN, VALIDATION
+
 _HEADER = """\
 ---
-pretty_name: {name}
+pretty_name: "{name}"
 task_categories:
 - reinforcement-learning
 tags:
 - offline-rl
 - load-balancing
+{configs}---
+"""
+
+_CONFIGS = """\
 configs:
 - config_name: default
+  description: content {content_sha256}
   data_files:
-  - split: train
-    path: data/transitions/train-*.parquet
-  - split: validation
-    path: data/transitions/validation-*.parquet
----
+{splits}
 """
 
 _BODY = """
@@ -56,8 +64,8 @@ The split is by whole time blocks; no request is seen by both sides. Steps follo
 {gap}"""
 
 
-def card(facts: Mapping[str, Any]) -> str:
-    """The card for the content of dataset.json."""
+def card(facts: Mapping[str, Any], content_sha256: str) -> str:
+    """The card for the content of dataset.json; `content_sha256` identifies the data files."""
     scenarios = sorted({str(run["scenario"]) for run in facts["runs"]})
     counts = facts["counts"]
     rows = {
@@ -71,4 +79,12 @@ def card(facts: Mapping[str, Any]) -> str:
     losses = [f"- {run['run_id']}: {loss['text']}" for run in facts["runs"] for loss in run["losses"]]
     gap = "\n".join(["", "## Gaps", "", *losses, ""]) if losses else ""
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return _HEADER.format(name=name) + _BODY.format(name=name, scenarios=name, table=table, gap=gap)
+    header = _HEADER.format(name=name, configs=_configs(counts["transitions"], content_sha256))
+    return header + _BODY.format(name=name, scenarios=name, table=table, gap=gap)
+
+
+def _configs(transitions: Mapping[str, int], content_sha256: str) -> str:
+    """What `datasets` is to read: the parts that have rows; nothing when none has."""
+    parts = [name for name in (TRAIN, VALIDATION) if transitions[name]]
+    splits = "\n".join(f"  - split: {name}\n    path: data/transitions/{name}-*.parquet" for name in parts)
+    return _CONFIGS.format(content_sha256=content_sha256, splits=splits) if parts else ""

@@ -16,6 +16,8 @@ from scenario.plan import Plan
 
 Array = npt.NDArray[Any]
 
+_NEEDED = ("run_id", "scenario", "plan", "started_unix_ns", "state")  # of a manifest
+
 
 @dataclass(frozen=True)
 class RunSteps:
@@ -57,6 +59,7 @@ class Dataset:
 
 def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
     """One data set of several runs. Raises ExportError when they do not fit together or one cannot be exported."""
+    _check_readable(runs)
     plans = [Plan.from_json(run.manifest["plan"]) for run in runs]
     _check_fit(runs, plans)
     built = [steps.build(run, plan, exact_quantiles=exact_quantiles) for run, plan in zip(runs, plans, strict=True)]
@@ -109,13 +112,30 @@ def _with_episodes(frame: pd.DataFrame, interval_ns: int) -> pd.DataFrame:
     return frame.assign(episode_id=np.array(ids, object), step=cut.step, terminated=False, truncated=cut.truncated)
 
 
+def _check_readable(runs: Sequence[Run]) -> None:
+    """Refuse a run that is no more than a gap.
+
+    So it is with files of another layout, recorded by another version: a bundle without a single request would replace
+    the good one that was made then.
+    """
+    for run in runs:
+        lacking = [name for name in _NEEDED if name not in run.manifest]
+        if lacking:
+            raise ExportError(f"{run.path}: its manifest.json lacks {', '.join(lacking)}; restore it as it was written")
+        for table in ("decisions", "requests"):
+            texts = [loss.text for loss in run.losses if loss.table == table]
+            if texts and len(getattr(run, table)) == 0:
+                lines = [f"{run.path}: none of its {table} can be read, nothing was exported", *texts]
+                raise ExportError("\n  ".join(lines))
+
+
 def _check_fit(runs: Sequence[Run], plans: Sequence[Plan]) -> None:
     """All runs must mean the same by a feature and by a reward."""
     seen: dict[str, Run] = {}
     for run in runs:
         run_id = str(run.manifest["run_id"])
         if run_id in seen:
-            raise ExportError(f"{seen[run_id].path} and {run.path} are the same run ({run_id}); name it once")
+            raise ExportError(_twice(seen[run_id], run))
         seen[run_id] = run
     first, meaning = runs[0], _meaning(plans[0])
     for run, plan in zip(runs[1:], plans[1:], strict=True):
@@ -126,6 +146,16 @@ def _check_fit(runs: Sequence[Run], plans: Sequence[Plan]) -> None:
                 f"{first.path} and {run.path} do not fit into one bundle, they differ in {', '.join(differing)}; "
                 "export them one by one"
             )
+
+
+def _twice(one: Run, other: Run) -> str:
+    run_id, both = one.manifest["run_id"], f"{one.path} and {other.path}"
+    if one.manifest["started_unix_ns"] == other.manifest["started_unix_ns"]:
+        return f"{both} are the same run ({run_id}); name it once"
+    return (
+        f"{both} are two runs with one run_id ({run_id}), so their episodes could not be told apart; "
+        "give one of them another run_id in its manifest.json"
+    )
 
 
 def _meaning(plan: Plan) -> dict[str, Any]:

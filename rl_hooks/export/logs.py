@@ -37,7 +37,7 @@ def write_logs(data: Dataset, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for part in data.runs:
             started = datetime.fromtimestamp(part.run.manifest["started_unix_ns"] // 1_000_000_000, UTC)
-            name = f"{part.run.manifest['scenario']}_{started:%Y%m%d_%H%M%S}.json"
+            name = f"{part.run.manifest['scenario']}_{started:%Y%m%dT%H%M%SZ}.json"
             results, metrics = (folder / f"rl_training_{kind}_{name}" for kind in ("results", "metrics"))
             write_json(results, _results(data, part))
             metrics.write_text(_metrics(data, part), encoding="utf-8")
@@ -55,7 +55,8 @@ def _results(data: Dataset, part: RunSteps) -> dict[str, Any]:
         **facts.provenance(part),
         "totals": {
             **facts.request_counts(run),
-            **facts.session_counts(run),
+            "sessions": len(run.sessions),
+            "sessions_by_outcome": facts.session_counts(run),  # apart: requests have a count `failed` as well
             "orders_paid": int(run.sessions["orders_paid"].sum()),
             "decisions": len(run.decisions),
             "rows_lost": facts.rows_lost(run),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_hooks.export.bundle import DATASET
+from rl_hooks.export.split import TRAIN, VALIDATION
 
 
 def tally(bundle: Path) -> list[str]:
@@ -16,6 +17,7 @@ def tally(bundle: Path) -> list[str]:
         *(line for run in facts["runs"] for line in _run(run)),
         _actions(counts["action_shares"]),
         *_transitions(counts),
+        *_empty_parts(counts["transitions"], {block["side"] for block in facts["split"]["blocks"]}),
         f"bundle       {bundle}",
     ]
 
@@ -63,6 +65,14 @@ def _transitions(counts: Mapping[str, Any]) -> list[str]:
             lines.append(f"             excluded {reason['rows']} {name}: {reason['meaning']}")
     if counts["incomplete"]:
         lines.append(f"             dropped {counts['incomplete']}: their interval was not over when the run ended")
-    if not parts["validation"]:
-        lines.append("             no validation part: the run is too short for two time blocks")
     return lines
+
+
+def _empty_parts(parts: Mapping[str, int], dealt: set[str]) -> list[str]:
+    """Why a part of the split has no rows; `dealt` are the parts that time blocks were dealt to."""
+    too_short, left_out = "the run is too short for two time blocks", "all its steps are excluded, see above"
+    return [
+        f"             no {name} part: {left_out if name in dealt else too_short}"
+        for name in (TRAIN, VALIDATION)
+        if not parts[name]
+    ]

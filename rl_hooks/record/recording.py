@@ -32,6 +32,7 @@ class Recording:
     """Open from construction until `close`.
 
     `run_time_s` is the time in the plan; `on_fault(message)` is called at most once, when rows can no longer be kept.
+    Raises RunFolderError when the folder cannot be written.
     """
 
     def __init__(
@@ -57,7 +58,10 @@ class Recording:
         places = 2 * sum(plan.max_users_per_profile.values()) + SPARE_BOARD_PLACES
         self.writer = RunWriter(folder, role, places)
         self.recorder = Recorder(self.writer, self.in_force, self._fail)
-        self.recorder.know(plan.scenario.profiles, [phase.name for phase in plan.phases])
+        try:
+            self.recorder.know(plan.scenario.profiles, [phase.name for phase in plan.phases])
+        except OSError as error:
+            raise RunFolderError(f"{folder}: no room for names ({error.strerror}); free some space") from error
         environment.events.request.add_listener(self.recorder.on_request)
         self._greenlets.append(gevent.spawn(upkeep.keep, self.writer, self._fail))
 
@@ -90,6 +94,7 @@ class Recording:
             return
         self._closed = True
         gevent.killall(self._greenlets)
+        gevent.get_hub().threadpool.join()  # the upkeep may be sealing in another thread
         self._environment.events.request.remove_listener(self.recorder.on_request)
         try:
             self.writer.close()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,29 @@ def test_the_card_makes_the_folder_loadable(bundle: Path) -> None:
     assert train.equals(pq.read_schema(bundle / TRANSITIONS.format("validation")))
 
 
+def header(bundle: Path) -> dict[str, Any]:
+    _, text, _ = (bundle / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return dict(yaml.safe_load(text))
+
+
+def test_the_card_tells_one_content_from_another(bundle: Path, tmp_path: Path) -> None:
+    other, excluded = tmp_path / "bundle", "data/excluded/excluded.parquet"
+    write_bundle(assemble([builders.random_run(seed=8)]), other)
+    mine, others = header(bundle)["configs"][0], header(other)["configs"][0]
+    assert re.fullmatch("content [0-9a-f]{64}", mine["description"])
+    assert (bundle / excluded).read_bytes() != (other / excluded).read_bytes()
+    assert mine.pop("description") != others.pop("description")
+    assert mine == others
+
+
+def test_a_part_without_rows_is_not_listed_for_loading(tmp_path: Path) -> None:
+    planned = builders.plan(phases={"morning": 0.5})
+    write_bundle(assemble([builders.random_run(planned=planned, count=200)]), tmp_path / "train_only")
+    assert [entry["split"] for entry in header(tmp_path / "train_only")["configs"][0]["data_files"]] == ["train"]
+    write_bundle(assemble([builders.run(decisions=builders.random_run().decisions)]), tmp_path / "nothing")
+    assert "configs" not in header(tmp_path / "nothing")
+
+
 def test_the_example_in_the_card_runs(bundle: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     example = re.search(r"```python\n(.*?)```", (bundle / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None
@@ -322,6 +346,34 @@ def test_the_same_run_twice_is_refused() -> None:
     message = "runs/run and runs/run are the same run (run); name it once"
     with pytest.raises(ExportError, match=f"^{re.escape(message)}$"):
         assemble([run, run])
+
+
+def test_two_runs_with_one_run_id_are_refused_as_such() -> None:
+    one = builders.random_run(count=100)
+    other = builders.random_run(seed=2, count=100, path=Path("b/run"), manifest={"started_unix_ns": builders.at(1)})
+    message = (
+        "runs/run and b/run are two runs with one run_id (run), so their episodes could not be told apart; "
+        "give one of them another run_id in its manifest.json"
+    )
+    with pytest.raises(ExportError, match=f"^{re.escape(message)}$"):
+        assemble([one, other])
+
+
+def test_a_manifest_that_lacks_something_is_refused(run: Run) -> None:
+    manifest = {name: value for name, value in run.manifest.items() if name not in ("plan", "run_id")}
+    message = "runs/run: its manifest.json lacks run_id, plan; restore it as it was written"
+    with pytest.raises(ExportError, match=f"^{re.escape(message)}$"):
+        assemble([replace(run, manifest=manifest)])
+
+
+@pytest.mark.parametrize("table", ["requests", "decisions"])
+def test_a_run_of_which_nothing_can_be_read_is_refused_with_every_reason(run: Run, table: str) -> None:
+    texts = [f"runs/run/{table}/x.{number}.seg: its rows have another layout" for number in (0, 1)]
+    rows = {name: getattr(run, name) for name in ("requests", "decisions") if name != table}
+    losses = [Loss("local.host.1", "samples", 3, "samples"), *(Loss("local.host.1", table, 5, text) for text in texts)]
+    message = "\n  ".join([f"runs/run: none of its {table} can be read, nothing was exported", *texts])
+    with pytest.raises(ExportError, match=f"^{re.escape(message)}$"):
+        assemble([builders.run(**rows, losses=losses)])
 
 
 def test_a_run_too_short_for_one_interval_is_refused() -> None:
@@ -433,12 +485,17 @@ def test_gaps_of_the_recording_are_marked(run: Run, tmp_path: Path) -> None:
 def test_logs_have_the_names_and_the_strict_json_that_users_look_for(data: Dataset, run: Run, tmp_path: Path) -> None:
     written = write_logs(data, tmp_path / "logs")
     assert [path.name for path in written] == [
-        "rl_training_results_tiny_20251231_235959.json",
-        "rl_training_metrics_tiny_20251231_235959.json",
+        "rl_training_results_tiny_20251231T235959Z.json",
+        "rl_training_metrics_tiny_20251231T235959Z.json",
     ]
     results, metrics = strict(written[0]), strict(written[1])
     assert results["totals"]["requests"] == 3001
-    assert results["totals"]["sessions"] == len(results["sessions"]) == 60
+    totals, requests = results["totals"], run.requests
+    assert totals["sessions"] == totals["sessions_by_outcome"]["sessions"] == len(results["sessions"]) == 60
+    assert totals["sessions_by_outcome"]["failed"] == (run.sessions["outcome"] == Outcome.FAILED).sum()
+    ended = {"ok": requests["ok"].sum(), "failed": (1 - requests["ok"]).sum(), "unfinished": 1}
+    assert {name: totals[name] for name in ended} == ended
+    assert totals["ok"] + totals["failed"] + totals["unfinished"] == totals["requests"]
     first = results["sessions"][0]
     start = datetime.fromtimestamp(run.sessions["start_ns"][0] / 1e9, UTC)
     assert abs((datetime.fromisoformat(first["start"]) - start).total_seconds()) < 1e-3
@@ -504,6 +561,13 @@ def test_a_run_without_validation_says_so(tmp_path: Path) -> None:
     write_bundle(assemble([builders.random_run(planned=planned, count=200)]), tmp_path / "bundle")
     assert part(tmp_path / "bundle", "validation").empty
     assert "             no validation part: the run is too short for two time blocks" in tally(tmp_path / "bundle")
+
+
+def test_a_run_without_anything_to_learn_from_says_so(tmp_path: Path) -> None:
+    write_bundle(assemble([builders.run(decisions=builders.random_run().decisions)]), tmp_path / "bundle")
+    lines = tally(tmp_path / "bundle")
+    for name in ("train", "validation"):
+        assert f"             no {name} part: all its steps are excluded, see above" in lines
 
 
 def test_decisions_whose_interval_was_not_over_are_told(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`python -m rl_hooks.export` on real run folders: its exit codes and its messages."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,22 @@ def test_it_gives_the_same_bytes_from_the_folder_alone(folder: Path, tmp_path: P
     )
     assert first == second
     assert len(first) == 8
+
+
+def test_neither_place_nor_time_zone_nor_locale_nor_hashing_changes_a_byte(folder: Path, tmp_path: Path) -> None:
+    def bytes_from(cwd: Path, run: Path, **environment: str) -> dict[str, bytes]:
+        made = tmp_path / environment["TZ"].replace("/", "-")
+        command = [sys.executable, "-m", "rl_hooks.export", str(run), "--out", str(made / "bundle")]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        subprocess.run([*command, "--logs", str(made / "logs")], cwd=cwd, env=env, timeout=60, check=True)
+        return {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved, ignore=shutil.ignore_patterns("bundle"))
+    here = bytes_from(ROOT, folder, TZ="UTC", LC_ALL="C.UTF-8", PYTHONHASHSEED="1")
+    assert len(here) == 10
+    there = bytes_from(tmp_path, Path("moved"), TZ="Asia/Tokyo", LC_ALL="C", PYTHONUTF8="0", PYTHONHASHSEED="2")
+    assert there == here
 
 
 def test_a_killed_run_is_exported_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,126 @@
+"""The reports on one execution: what came of each scenario, as JSON and in the Markdown that a person reads.
+
+rl_training_execution_results_<start>.json
+rl_training_summary_report_<start>.md
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ScenarioResult:
+    """What came of one scenario."""
+
+    scenario: str
+    config: str  # the scenario file
+    state: str  # complete | interrupted | not started
+    exit_code: int
+    run_folder: str
+    bundle: str | None
+    tally: tuple[str, ...]  # what the export printed
+    run: Mapping[str, Any] | None  # its entry under `runs` in the bundle's dataset.json
+    counts: Mapping[str, Any] | None  # `counts` there
+
+
+def read_result(
+    folder: Path, scenario: str, config: str, state: str, exit_code: int, tally: Sequence[str]
+) -> ScenarioResult:
+    """The result of the run in `folder`, with what its bundle says where there is one."""
+    bundle = folder / "bundle"
+    if not bundle.is_dir():
+        return ScenarioResult(scenario, config, state, exit_code, str(folder), None, tuple(tally), None, None)
+    facts = json.loads((bundle / "dataset.json").read_text(encoding="utf-8"))
+    run, counts = facts["runs"][0], facts["counts"]
+    return ScenarioResult(scenario, config, state, exit_code, str(folder), str(bundle), tuple(tally), run, counts)
+
+
+def write_reports(
+    logs: Path, mode: str, started_utc: str, results: Sequence[ScenarioResult], others: Sequence[Path]
+) -> list[Path]:
+    """Write both files; `others` are named beside them. Returns their paths; OSError when there is no room."""
+    report = logs / f"rl_training_summary_report_{started_utc}.md"
+    execution = logs / f"rl_training_execution_results_{started_utc}.json"
+    content = {"mode": mode, "started_utc": started_utc, "scenarios": [asdict(result) for result in results]}
+    execution.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    report.write_text(summary_report(mode, started_utc, results, [execution, *others]), encoding="utf-8")
+    return [report, execution]
+
+
+def summary_report(mode: str, started_utc: str, results: Sequence[ScenarioResult], logs: Sequence[Path]) -> str:
+    """One section per scenario; `logs` are the files about the whole execution."""
+    lines = [f"# Summary of {mode}, started {started_utc}", ""]
+    for result in results:
+        lines += [f"## {result.scenario}: {result.state}", "", *_section(result), ""]
+    return "\n".join([*lines, "## Logs", "", *(f"- `{path}`" for path in logs)]) + "\n"
+
+
+def _section(result: ScenarioResult) -> list[str]:
+    if result.run is None or result.counts is None:
+        facts = [("state", result.state), ("scenario file", result.config), ("exit code", str(result.exit_code))]
+        again = f"`python -m rl_hooks.export {result.run_folder}`"
+        return [*_table(("", ""), facts), "", f"There is no bundle. This makes one of what was recorded: {again}"]
+    run, counts = result.run, result.counts
+    profiles = [(name, *_conversion(found)) for name, found in run["conversion"].items()]
+    actions = [(name, "" if share is None else f"{share:.1%}") for name, share in counts["action_shares"].items()]
+    excluded = [(name, str(why["rows"]), why["meaning"]) for name, why in counts["excluded"].items() if why["rows"]]
+    return [
+        *_table(("", ""), [*_setting(result, run), *_outcome(run, counts)]),
+        *("", "Conversion, over the sessions that ended by themselves:", ""),
+        *_table(("profile", "planned", "actual", "sessions", "with a paid order", "cut short"), profiles),
+        *("", "Actions, as a share of the decisions:", ""),
+        *_table(("action", "share"), actions),
+        *(["", "Left out of both splits:", "", *_table(("reason", "rows", "meaning"), excluded)] if excluded else []),
+        *("", "Where things are:", ""),
+        *(f"- {name}: `{path}`" for name, path in (("run folder", result.run_folder), ("bundle", result.bundle))),
+        *(f"- log: `{line.split(maxsplit=1)[1]}`" for line in result.tally if line.startswith("log ")),
+    ]
+
+
+def _setting(result: ScenarioResult, run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    scale = f"time scale {run['time_scale']:g}, user scale {run['user_scale']:g}"
+    return [
+        ("state", f"{result.state}, exit code {result.exit_code}"),
+        ("scenario file", result.config),
+        ("scales", f"{scale}{' (compressed)' if run['compressed'] else ''}"),
+        ("duration", _duration(run)),
+        ("target", f"{run['target']} ({run['balancer']})"),
+        ("logging policy", f"{run['logging_policy']}, seed {run['seed']}"),
+    ]
+
+
+def _outcome(run: Mapping[str, Any], counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    ended, parts = run["requests"] - run["unfinished"], counts["transitions"]
+    ok = f"{run['ok'] / ended:.2%} ok" if ended else "none ended"
+    unknown = f", {run['unfinished']} with unknown end" if run["unfinished"] else ""
+    sessions = run["sessions_by_outcome"]
+    outcomes = ", ".join(f"{sessions[name]:,} {name}" for name in ("ended", "truncated", "failed"))
+    lost = sum(loss["missing_rows"] for loss in run["losses"])
+    return [
+        ("requests", f"{run['requests']:,}, {ok}{unknown}, {run['retries']:,} retries"),
+        ("sessions", f"{sessions['sessions']:,}: {outcomes}"),
+        ("decisions", f"{run['decisions']:,}"),
+        ("rows lost", f"at least {lost:,}" if run["losses"] else "0"),
+        ("transitions", ", ".join(f"{name} {rows:,}" for name, rows in parts.items())),
+    ]
+
+
+def _conversion(found: Mapping[str, Any]) -> tuple[str, ...]:
+    actual = "no session ended" if found["actual"] is None else f"{found['actual']:.1%}"
+    numbers = (found[name] for name in ("sessions", "with_paid_order", "cut_short"))
+    return (f"{found['planned']:.1%}", actual, *(f"{number:,}" for number in numbers))
+
+
+def _duration(run: Mapping[str, Any]) -> str:
+    if run["ended_unix_ns"] is None:
+        return "not known, it was killed"
+    seconds = round((run["ended_unix_ns"] - run["started_unix_ns"]) / 1e9)
+    return f"{seconds // 60} min {seconds % 60} s of real time"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---" for _ in head], *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
