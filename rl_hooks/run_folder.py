@@ -204,13 +204,25 @@ class Incarnation:
     host: str
     closed: bool
     last_seq: Mapping[str, int] | None
+    damage: str | None = None  # what is wrong with what it said about itself
 
 
 def read_incarnations(path: Path) -> tuple[Incarnation, ...]:
-    """All incarnations of a run, in order of their names."""
-    found = []
-    for file in sorted((path / "processes").glob("*.json")):
+    """All incarnations of a run, in order of their names: those that said so, and those that only left rows."""
+    files = {file.stem: file for file in (path / "processes").glob("*.json")}
+    left_rows = {file.name.rsplit(".", 2)[0] for table in TABLES for file in (path / table).glob("*.*.*.*.*")}
+    return tuple(
+        _incarnation(name, files.get(name, path / "processes" / f"{name}.json"))
+        for name in sorted(left_rows | set(files))
+    )
+
+
+def _incarnation(name: str, file: Path) -> Incarnation:
+    role, host, *_ = (*name.split("."), "")
+    try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        closed = facts["state"] == "closed"
-        found.append(Incarnation(file.stem, facts["role"], facts["host"], closed, facts["last_seq"]))
-    return tuple(found)
+        return Incarnation(name, facts["role"], facts["host"], facts["state"] == "closed", facts["last_seq"])
+    except FileNotFoundError:
+        return Incarnation(name, role, host, False, None, f"{file}: missing; whether it closed in order is not known")
+    except (ValueError, KeyError, TypeError):
+        return Incarnation(name, role, host, False, None, f"{file}: damaged; whether it closed in order is not known")

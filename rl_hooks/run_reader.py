@@ -61,19 +61,21 @@ def read_run(path: Path) -> Run:
     """
     manifest = read_manifest(path)
     incarnations = read_incarnations(path)
-    names = _Names()
-    losses: list[Loss] = []
+    losses = [Loss(who.name, "processes", 0, who.damage) for who in incarnations if who.damage is not None]
+    names = _Names(losses)
     merged = {
         name: _sorted([_read_table(path, i, who, table, names, losses) for i, who in enumerate(incarnations)], table)
         for name, table in TABLES.items()
     }
     in_flight = _sorted([_read_board(path, i, who, names) for i, who in enumerate(incarnations)], IN_FLIGHT)
+    events = sorted(_events(path, incarnations, losses), key=lambda event: int(event["t_ns"]))
+    losses += _seen_and_gone(path, incarnations, merged["decisions"], merged["requests"], losses)
     return Run(
         path=path,
         manifest=manifest,
         incarnations=incarnations,
         in_flight=in_flight[~np.isin(_trace(in_flight), _trace(merged["requests"]))],
-        events=tuple(sorted(_events(path, incarnations), key=lambda event: int(event["t_ns"]))),
+        events=tuple(events),
         names=names.by_kind(),
         losses=tuple(losses),
         **merged,
@@ -83,7 +85,8 @@ def read_run(path: Path) -> Run:
 class _Names:
     """Common ids for the names of all incarnations; the order is that of the incarnations and their own ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, losses: list[Loss]) -> None:
+        self._losses = losses
         self._ids: dict[str, dict[str, int]] = {kind: {"": 0} for kind in REF_KINDS}
         self._tables: dict[Path, dict[str, Any]] = {}
 
@@ -91,7 +94,7 @@ class _Names:
         """kind -> array that turns the incarnation's ids into common ids."""
         if dictionary not in self._tables:
             found: dict[str, dict[int, int]] = {kind: {0: 0} for kind in REF_KINDS}
-            for line in _lines(dictionary):
+            for line in _lines(dictionary, ("kind", "id", "name"), self._losses):
                 ids = self._ids[line["kind"]]
                 found[line["kind"]][line["id"]] = ids.setdefault(line["name"], len(ids))
             self._tables[dictionary] = {
@@ -171,15 +174,44 @@ def _trace(rows: Any) -> Any:
     return rows["trace_hi"] * np.uint64(0x9E3779B97F4A7C15) + rows["trace_lo"]
 
 
-def _events(path: Path, incarnations: tuple[Incarnation, ...]) -> Iterator[dict[str, Any]]:
+def _seen_and_gone(
+    path: Path, incarnations: tuple[Incarnation, ...], decisions: Any, requests: Any, losses: list[Loss]
+) -> list[Loss]:
+    """Requests that a process had written when it decided, of which neither a row nor a known gap is left."""
+    found = []
+    for number, who in enumerate(incarnations):
+        seen = int(decisions["rows_seen"][decisions["incarnation"] == number].max(initial=0))
+        known = sum(loss.missing_rows for loss in losses if (loss.incarnation, loss.table) == (who.name, "requests"))
+        gone = seen - known - int((requests["incarnation"] == number).sum())
+        if gone > 0:
+            text = f"{path / 'requests'}: {who.name} had written {seen} rows by its last decision, {gone} are missing"
+            found.append(Loss(who.name, "requests", gone, text))
+    return found
+
+
+def _events(path: Path, incarnations: tuple[Incarnation, ...], losses: list[Loss]) -> Iterator[dict[str, Any]]:
     for who in incarnations:
-        yield from _lines(path / "events" / f"{who.name}.jsonl")
+        yield from _lines(path / "events" / f"{who.name}.jsonl", ("t_ns", "kind"), losses)
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file of JSON lines. A last line without its end is one that a kill cut; it is not there."""
+def _lines(file: Path, keys: tuple[str, ...], losses: list[Loss]) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file of JSON lines. A last line without its end is one that a kill cut; it is not there.
+
+    A line that is damaged (it lacks one of `keys`) is a loss.
+    """
     if not file.exists():
         return
     *whole, _cut = file.read_bytes().split(b"\n")
+    damaged = 0
     for line in whole:
-        yield json.loads(line)
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if isinstance(content, dict) and all(key in content for key in keys):
+            yield content
+        else:
+            damaged += 1
+    if damaged:
+        text = f"{file}: {damaged} of {len(whole)} lines are damaged"
+        losses.append(Loss(file.stem, file.parent.name, damaged, text))

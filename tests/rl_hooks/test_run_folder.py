@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rl_hooks.row import IN_FLIGHT, REQUESTS
+from rl_hooks.row import DECISIONS, IN_FLIGHT, REQUESTS
 from rl_hooks.run_folder import (
     SEGMENT_BYTES,
     RunFolderError,
@@ -157,6 +157,51 @@ def test_a_damaged_dictionary_is_said_and_no_name_is_guessed(folder: Path) -> No
     run = read_run(folder)
     assert run.names["endpoint"][run.requests["endpoint_ref"][0]] == ""
     assert "it lacks names that 1 rows refer to" in run.losses[0].text
+
+
+@pytest.mark.parametrize(("folder_name", "name"), [("events", "users"), ("dictionaries", "GET /b")])
+def test_a_damaged_line_is_a_loss_and_the_others_are_read(folder: Path, folder_name: str, name: str) -> None:
+    writer = RunWriter(folder, "local", 4)
+    for endpoint, kind in (("GET /a", "phase"), ("GET /b", "users")):
+        request(writer, endpoint_ref=writer.ref("endpoint", endpoint))
+        writer.event(kind)
+    writer.close()
+    file = folder / folder_name / f"{writer.incarnation}.jsonl"
+    lines = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([lines[0][:-4], *lines[1:]]))
+    run = read_run(folder)
+    assert run.losses[0].text == f"{file}: 1 of 2 lines are damaged"
+    assert name in [event["kind"] for event in run.events] + list(run.names["endpoint"])
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [("", "damaged"), ("[]", "damaged"), ("{}", "damaged"), (None, "missing")]
+)
+def test_rows_of_a_process_that_says_nothing_of_itself_are_read(folder: Path, content: str | None, word: str) -> None:
+    writer = RunWriter(folder, "worker", 4)
+    request(writer)
+    writer.close()
+    file = folder / "processes" / f"{writer.incarnation}.json"
+    file.unlink() if content is None else file.write_text(content)
+    run = read_run(folder)
+    assert len(run.requests) == 1
+    assert [(who.name, who.role, who.closed) for who in run.incarnations] == [(writer.incarnation, "worker", False)]
+    assert [loss.text for loss in run.losses] == [f"{file}: {word}; whether it closed in order is not known"]
+
+
+def test_rows_that_a_decision_had_seen_cannot_vanish_unnoticed(folder: Path) -> None:
+    """A killed process never said how much it wrote, but its decisions did."""
+    writer = RunWriter(folder, "local", 4)
+    for _ in range(3):
+        request(writer)
+    decision = {name: 0 for name, _, _ in DECISIONS.columns if name != "seq"} | {"rows_seen": 3}
+    writer.tables["decisions"].append(*decision.values())
+    assert read_run(folder).losses == ()
+    for file in (folder / "requests").iterdir():
+        file.unlink()
+    (loss,) = read_run(folder).losses
+    assert (loss.table, loss.missing_rows) == ("requests", 3)
+    assert loss.text.endswith("had written 3 rows by its last decision, 3 are missing")
 
 
 def test_what_a_killed_process_had_in_flight_is_known_as_unknown(folder: Path) -> None:
