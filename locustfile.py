@@ -15,10 +15,11 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from flask import request
+from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 from locust import events
 from locust.argument_parser import get_parser
@@ -41,12 +42,13 @@ from shapes.timeline import Timeline, TimelineError
 
 PROJECT = Path(__file__).resolve().parent
 WORKERS_CLOSE_S = 5.0  # beyond the stop timeout, for the workers' last rows
+WORKERS_COME_S = 20.0  # how long a master that cannot start waits for the workers it has forked
 STOP_GRACE_S = 5.0  # beyond the request timeout, for users that are told to leave
 
 EXIT_FAILED, EXIT_SETUP, EXIT_ROWS_LOST = 1, 2, 3
 
 
-def _stop_with(message: object) -> None:
+def _stop_with(message: object) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(EXIT_SETUP)
 
@@ -65,6 +67,7 @@ except ScenarioError as problem:
     _stop_with(problem)
 
 globals().update({user.__name__: user for user in user_classes(SCENARIOS.profiles)})
+PART: AsyncResult = AsyncResult()  # what this process does in runs, once Locust has made its runner
 
 
 class Part:
@@ -374,11 +377,17 @@ def _wire(environment: Any, web_ui: Any, **_: Any) -> None:
     timeout_s = max(scenario.request_timeout_s for scenario in SCENARIOS.scenarios.values())
     dispatch.install(environment, timeout_s + STOP_GRACE_S)
     part = _work(environment, desk) if isinstance(environment.runner, WorkerRunner) else _lead(environment, desk)
-    environment.events.test_start.add_listener(lambda **_: part.start())
     environment.events.test_stop.add_listener(lambda **_: part.stop())
     environment.events.quitting.add_listener(lambda **_: part.quit())
     if web_ui is not None:
         _watch_start_form(web_ui, part)
+    PART.set(part)
+
+
+@events.test_start.add_listener
+def _start(**_: Any) -> None:
+    # A worker that joins late can be told to start before Locust has fired its init: the message waits here.
+    PART.get().start()
 
 
 def _work(environment: Any, desk: seating.Desk) -> Worker:
@@ -398,5 +407,15 @@ def _lead(environment: Any, desk: seating.Desk) -> Lead:
         try:
             lead.run = lead.prepare()
         except (SetupError, TargetError, RunFolderError) as error:
+            if lead.is_master:
+                _dismiss_workers(environment.runner, environment.parsed_options.processes or 0)
             _stop_with(error)
     return lead
+
+
+def _dismiss_workers(master: MasterRunner, own: int) -> None:
+    """Tell the workers that there is no run. Those of our `own` would wait on when this process is gone."""
+    with gevent.Timeout(WORKERS_COME_S, False):
+        while master.worker_count < own:
+            gevent.sleep(0.05)
+    master.quit()

@@ -169,6 +169,8 @@ class ShopUser(FastHttpUser):
             raise StopUser
 
     def stop(self, force: bool = False) -> bool:
+        if self._stop_asked.is_set() and not force:
+            return False  # it is on its way already; Locust calls a second order an error
         self._stop_asked.set()
         return bool(super().stop(force))
 

@@ -68,6 +68,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         found = manifest["schema_version"]
         text = f"{file}: schema version {found}, this program reads {SCHEMA_VERSION}"
         raise RunFolderError(f"{text}; export it with the version that recorded it")
+    name, started_ns = manifest.get("scenario", "unnamed"), manifest.get("started_unix_ns", 0)
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) and isinstance(started_ns, int)):
+        raise RunFolderError(f"{file}: damaged, it says scenario {name!r}, started at {started_ns!r}")
     return manifest
 
 

@@ -5,7 +5,7 @@ names per kind, so that everybody after this module can forget that there were s
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class _Names:
         """kind -> array that turns the incarnation's ids into common ids."""
         if dictionary not in self._tables:
             found: dict[str, dict[int, int]] = {kind: {0: 0} for kind in REF_KINDS}
-            for line in _lines(dictionary, ("kind", "id", "name"), self._losses):
+            for line in _lines(dictionary, _is_name, self._losses):
                 ids = self._ids[line["kind"]]
                 found[line["kind"]][line["id"]] = ids.setdefault(line["name"], len(ids))
             self._tables[dictionary] = {
@@ -191,15 +191,26 @@ def _seen_and_gone(
 
 def _events(path: Path, incarnations: tuple[Incarnation, ...], losses: list[Loss]) -> Iterator[dict[str, Any]]:
     for who in incarnations:
-        yield from _lines(path / "events" / f"{who.name}.jsonl", ("t_ns", "kind"), losses)
+        yield from _lines(path / "events" / f"{who.name}.jsonl", _is_event, losses)
 
 
-def _lines(file: Path, keys: tuple[str, ...], losses: list[Loss]) -> Iterator[dict[str, Any]]:
+def _is_name(line: Mapping[str, Any]) -> bool:
+    number, name = line.get("id"), line.get("name")
+    return line.get("kind") in REF_KINDS and isinstance(name, str) and isinstance(number, int) and 0 < number < 1 << 16
+
+
+def _is_event(line: Mapping[str, Any]) -> bool:
+    counted = line.get("kind") != "users" or isinstance(line.get("counts"), dict)
+    return isinstance(line.get("t_ns"), int) and isinstance(line.get("kind"), str) and counted
+
+
+def _lines(file: Path, fits: Callable[[Mapping[str, Any]], bool], losses: list[Loss]) -> Iterator[dict[str, Any]]:
     """The whole lines of a file of JSON lines. A last line without its end is one that a kill cut; it is not there.
 
-    A line that is damaged (it lacks one of `keys`) is a loss.
+    A line that does not fit is damaged, which is a loss, and so is a file that is not there: every process makes one.
     """
     if not file.exists():
+        losses.append(Loss(file.stem, file.parent.name, 0, f"{file}: missing"))
         return
     *whole, _cut = file.read_bytes().split(b"\n")
     damaged = 0
@@ -208,7 +219,7 @@ def _lines(file: Path, keys: tuple[str, ...], losses: list[Loss]) -> Iterator[di
             content = json.loads(line)
         except ValueError:
             content = None
-        if isinstance(content, dict) and all(key in content for key in keys):
+        if isinstance(content, dict) and fits(content):
             yield content
         else:
             damaged += 1

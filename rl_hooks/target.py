@@ -81,6 +81,8 @@ def _explain(host: str, answers: Mapping[str, str | None]) -> str:
     lines += [f"  {service}: {answer}" for service, answer in failed.items()]
     if all(answer.endswith("no connection") for answer in failed.values()) and len(failed) == len(answers):
         lines.append("  Nothing listens there. Start the target, correct --host, or start the sandbox: make sandbox")
+    elif all(answer.endswith("answered 404") for answer in failed.values()) and len(failed) == len(answers):
+        lines.append("  Is the path right? --host is the URL before /<service>/; for the sandbox it ends with /proxy.")
     else:
         lines.append("  Wait until these services are up, or look at their instances; then start again.")
     return "\n".join(lines)

@@ -159,7 +159,7 @@ class Proxy:
             on_reply(self._refuse(service, asked, 400, f"Malformed JSON body: {error}"))
             return None
         query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True)) if request.query else {}
-        self._stage.client_requests += 1
+        self._stage.note_request()
         return self._stage.world.send(
             service,
             Request(request.method, path, query, body, asked.token, asked.session_id),

@@ -5,6 +5,7 @@ sandbox that runs all day is right for every run, at any time scale. What was or
 requests under way there still get their answers.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from sandbox.balancer import Balancer
 from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, check_catalogue
 from sandbox.sizing import ExpectError, check_expectation
 from sandbox.world import World
+
+IDLE_S = 1.0
+"""Real seconds without a client's request after which a run counts as over."""
 
 
 class LoadError(ValueError):
@@ -39,10 +43,20 @@ class Stage:
         self._build = build
         self._earlier: list[Mapping[str, Balancer]] = []  # of earlier worlds, which may still answer
         self.client_requests = 0  # requests from outside that asked a service for something, health aside
+        self._last_request_s = -math.inf
         self.world = build(load)
 
+    def note_request(self) -> None:
+        """A request from outside asks a service for something."""
+        self.client_requests += 1
+        self._last_request_s = self.world.clock.now()
+
     def set_load(self, load: Load) -> None:
-        """Bring the world for `load` on."""
+        """Bring the world for `load` on. LoadError while somebody else's run is going on: it would lose its world."""
+        idle_s = self.world.clock.now() - self._last_request_s
+        if idle_s < IDLE_S:
+            way_out = "wait until it has ended, or start a sandbox of your own with --port 0"
+            raise LoadError([f"another run is going on here, its last request came {idle_s:.1f} s ago; {way_out}"])
         old, self.world = self.world, self._build(load)
         self._earlier.append(old.balancers)
         old.close()

@@ -151,7 +151,7 @@ def test_a_start_that_cannot_be_is_answered_with_the_reason(
 
 def test_stop_ends_a_run_in_order_and_the_next_start_is_a_run_of_its_own(web_ui: WebUi, sandbox: Sandbox) -> None:
     received = sandbox.client_requests()
-    first = web_ui.record(300, host=sandbox.host, time_scale=SLOW, seed=7)
+    first = web_ui.record(100, host=sandbox.host, time_scale=SLOW, seed=7)
     run = stopped(web_ui, first)
     sent = len(run.requests)
     assert sandbox.client_requests() - received == sent
@@ -163,7 +163,7 @@ def test_stop_ends_a_run_in_order_and_the_next_start_is_a_run_of_its_own(web_ui:
     assert len(run.sessions) > 0
     wait_until(lambda: "run interrupted, not exported; do it with: python -m rl_hooks.export" in web_ui.locust.said, "")
 
-    second = web_ui.record(300, host=sandbox.host, time_scale=SLOW, seed=8, decision_interval=12)
+    second = web_ui.record(100, host=sandbox.host, time_scale=SLOW, seed=8, decision_interval=12)
     run = stopped(web_ui, second)
     assert second != first
     assert (run.manifest["seed"], run.manifest["plan"]["decision_interval_s"]) == (8, 0.6)

@@ -222,6 +222,9 @@ def _samples_at(run: Run, line: Timeline, sample_ns: Ints) -> tuple[Ints, Ints]:
     return np.concatenate(decisions), np.concatenate(rows)
 
 
+HEADER_ACTUATOR = "header"  # as the manifest names it: every request asks by itself, and nobody confirms
+
+
 @dataclass(frozen=True)
 class Applied:
     """Which action the balancer applied to the requests of each decision."""
@@ -244,4 +247,8 @@ def applied(run: Run, line: Timeline, cohort: Ints) -> Applied:
     told = counts.sum(axis=1)
     action = np.where(told > 0, favoured.argmax(axis=1), requested)
     share = np.divide(counts[rows, action], told, out=np.full(len(told), np.nan), where=told > 0)
-    return Applied(action, share, (action == requested) & ((told > 0) | (decisions["actuated"] == 1)))
+    # An actuator that told the balancer knows that it was heard. A header that nobody answered may have been stripped
+    # on the way, so where requests ended and none of them tells, nobody knows what routed them.
+    asked = np.bincount(cohort[cohort >= 0], minlength=len(told)) > 0
+    unheard = asked & (told == 0) & (run.manifest["actuator"] == HEADER_ACTUATOR)
+    return Applied(action, share, (action == requested) & ((told > 0) | (decisions["actuated"] == 1)) & ~unheard)

@@ -60,6 +60,7 @@ class Dataset:
 def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
     """One data set of several runs. Raises ExportError when they do not fit together or one cannot be exported."""
     _check_readable(runs)
+    runs = sorted(runs, key=lambda run: str(run.manifest["run_id"]))  # the bundle does not depend on who came first
     plans = [Plan.from_json(run.manifest["plan"]) for run in runs]
     _check_fit(runs, plans)
     built = [steps.build(run, plan, exact_quantiles=exact_quantiles) for run, plan in zip(runs, plans, strict=True)]

@@ -69,6 +69,14 @@ def action_shares(actions: Array) -> dict[str, float | None]:
     return {name: float((actions == index).mean()) if len(actions) else None for index, name in enumerate(ACTIONS)}
 
 
+def decision_gaps(run: Run) -> dict[str, int]:
+    """Intervals without a decision because the process was busy, and decisions whose metrics source did not answer."""
+    ticks = np.unique(run.decisions["tick"])
+    skipped = int(ticks[-1] - ticks[0]) + 1 - len(ticks) if len(ticks) else 0
+    unanswered = int((run.decisions["sample_ns"] == 0).sum()) if run.manifest["source"] != "none" else 0
+    return {"skipped_intervals": skipped, "without_sample": unanswered}
+
+
 def rows_lost(run: Run) -> int:
     """Rows known to be missing. 0 with a non-empty `run.losses`: damage of a size that nobody knows."""
     return sum(loss.missing_rows for loss in run.losses)
@@ -89,4 +97,5 @@ def provenance(part: RunSteps) -> dict[str, Any]:
         "time_scale": part.plan.time_scale,
         "user_scale": part.plan.user_scale,
         "compressed": part.plan.compressed,
+        "fault": manifest.get("fault"),
     }

@@ -117,6 +117,7 @@ def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
         **facts.provenance(part),
         "steps": int((data.frame["run_id"] == part.run_id).sum()),
         "decisions": len(run.decisions),
+        **facts.decision_gaps(run),
         "incomplete": part.incomplete,
         "samples": len(run.samples),
         "losses": _losses(run),

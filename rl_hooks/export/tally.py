@@ -29,12 +29,20 @@ def _run(run: Mapping[str, Any]) -> list[str]:
     unknown = f", {unfinished} with unknown end" if unfinished else ""
     return [
         f"run          {run['run_id']} ({run['state']})",
+        *([f"             stopped: {run['fault']}"] if run["fault"] else []),
         f"requests     {requests}, {share}{unknown}",
         f"sessions     {ended['sessions']}: {_sessions(ended)}",
-        f"decisions    {run['decisions']}",
+        f"decisions    {run['decisions']}{_gaps(run)}",
         *_losses(run["losses"]),
         *(_conversion(name, found) for name, found in run["conversion"].items()),
     ]
+
+
+def _gaps(run: Mapping[str, Any]) -> str:
+    """What the decision loop missed, if anything."""
+    missed = ((run["skipped_intervals"], "intervals skipped"), (run["without_sample"], "made without a metrics sample"))
+    told = ", ".join(f"{count} {what}" for count, what in missed if count)
+    return f" ({told})" if told else ""
 
 
 def _sessions(by_outcome: Mapping[str, int]) -> str:

@@ -4,6 +4,7 @@ Locust's own `--config` and `--profile` are taken, hence `--scenario-file` and `
 """
 
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ DEFAULT_SCENARIO_FILE = "comprehensive_rl_training_config.yaml"
 DEFAULT_HOST = "http://127.0.0.1:8080/proxy"
 PROBE_TIMEOUT_S = 2.0
 SANDBOX = "sandbox"
+_METHODS = {  # what the parts of one's own have to have
+    "--logging-policy": ("describe", "probabilities"),
+    "--metrics-source": ("describe", "sample"),
+    "--actuator": ("describe", "apply"),
+}
 
 
 class SetupError(Exception):
@@ -147,6 +153,7 @@ def make_setup(options: Any, host: str) -> Setup:
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX else "header")
     source = _attempt(problems, lambda: _make("--metrics-source", source_name, SOURCES, root))
     actuator = _attempt(problems, lambda: _make("--actuator", actuator_name, ACTUATORS, root))
+    _attempt(problems, lambda: _writable(Path(options.logs)))
     if problems or plan is None or policy is None or source is None or actuator is None:
         raise SetupError("\n".join(problems))
     started_ns = time.time_ns()
@@ -195,6 +202,7 @@ def make_policy(text: str) -> LoggingPolicy:
 
 
 def _make(option: str, name: str, builtin: Mapping[str, str], *arguments: Any) -> Any:
+    """What `name` names, made. SetupError when it is not there, cannot be made, or lacks what its kind needs."""
     try:
         made = resolve(name, builtin)
     except ScenarioError as error:
@@ -202,7 +210,27 @@ def _make(option: str, name: str, builtin: Mapping[str, str], *arguments: Any) -
         raise SetupError(f"{option} {name}: {problem.text}. {problem.way_out}") from error
     if not callable(made):
         raise SetupError(f"{option} {name}: is a {type(made).__name__}; name a class or a function that makes one")
-    return made(*arguments)
+    try:
+        thing = made(*arguments)
+    except PolicyError:
+        raise
+    except Exception as error:
+        raise SetupError(f"{option} {name}: could not be made ({type(error).__name__}: {error})") from error
+    lacking = [method for method in _METHODS[option] if not callable(getattr(thing, method, None))]
+    if lacking:
+        raise SetupError(f"{option} {name}: lacks {', '.join(lacking)}; a {type(thing).__name__} cannot serve here")
+    return thing
+
+
+def _writable(logs: Path) -> None:
+    """Make the folder of the logs now: a run of hours shall not end with an export that cannot write."""
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        writable = os.access(logs, os.W_OK)
+    except OSError as error:
+        raise SetupError(f"--logs {logs}: cannot be made ({error.strerror}); choose another folder") from error
+    if not writable:
+        raise SetupError(f"--logs {logs}: cannot be written; choose another folder")
 
 
 def versions() -> dict[str, str]:

@@ -27,7 +27,18 @@ def keep(writer: RunWriter, on_fault: Callable[[str], None]) -> None:
         try:
             if period % SEAL_EVERY == 0:
                 writer.rotate()
-            pool.apply(writer.maintain)
-        except OSError as error:
+            error = pool.apply(_maintain, (writer,))
+        except OSError as full:
+            error = full
+        if error is not None:
             on_fault(f"{writer.path}: no more room for rows ({error.strerror}); free some space and start again")
             return
+
+
+def _maintain(writer: RunWriter) -> OSError | None:
+    """What went wrong is returned: the pool prints a traceback of what is raised."""
+    try:
+        writer.maintain()
+    except OSError as error:
+        return error
+    return None

@@ -159,10 +159,10 @@ def test_a_damaged_dictionary_is_said_and_no_name_is_guessed(folder: Path) -> No
     assert "it lacks names that 1 rows refer to" in run.losses[0].text
 
 
-@pytest.mark.parametrize(("folder_name", "name"), [("events", "users"), ("dictionaries", "GET /b")])
+@pytest.mark.parametrize(("folder_name", "name"), [("events", "fault"), ("dictionaries", "GET /b")])
 def test_a_damaged_line_is_a_loss_and_the_others_are_read(folder: Path, folder_name: str, name: str) -> None:
     writer = RunWriter(folder, "local", 4)
-    for endpoint, kind in (("GET /a", "phase"), ("GET /b", "users")):
+    for endpoint, kind in (("GET /a", "phase"), ("GET /b", "fault")):
         request(writer, endpoint_ref=writer.ref("endpoint", endpoint))
         writer.event(kind)
     writer.close()

@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,12 @@ def test_a_load_is_announced_over_http(run_live: Callable[..., Any]) -> None:
     live = run_live("--healthy")
     live.token("ann")
     status, _, text = live.call("PUT", "/control/load", LOAD)
+    assert status == 400  # ann's run is going on
+    assert "another run is going on here, its last request came 0." in text
+    assert "s ago; wait until it has ended, or start a sandbox of your own with --port 0" in text
+    while status == 400:
+        time.sleep(0.1)
+        status, _, text = live.call("PUT", "/control/load", LOAD)
     assert status == 200
     assert json.loads(text)["lines"][2].split() == ["inventory-service", "500.0", "4+2+2", "8.00", "ms", "0.50"]
     live.tokens.clear()  # it is another shop

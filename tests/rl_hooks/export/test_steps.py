@@ -1,6 +1,7 @@
 """Steps: intervals, cohorts, applied actions and what is known of them."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,11 +94,21 @@ def test_a_draw_between_actions_goes_to_the_requested_one() -> None:
 
 def test_where_no_request_tells_an_actuated_decision_stands_and_another_does_not() -> None:
     sent = requests({"start_ns": at(0.1), "action_applied": MISSING_U8})
-    frame = frame_of(decisions=decided([0, 2], action=4, actuated=[1, 0]), requests=sent)
+    run = builders.run(PLAN, decisions=decided([0, 2], action=4, actuated=[1, 0]), requests=sent)
+    told = replace(run, manifest={**run.manifest, "actuator": "sandbox"})
+    frame = steps.build(told, PLAN, exact_quantiles=False).frame
     assert frame["action"].tolist() == [4, 4]
     assert frame["applied_share"].isna().all()
     assert frame["action_differs"].tolist() == [False, True]
     assert frame["propensity"].isna().tolist() == [False, True]
+
+
+def test_where_a_header_asked_and_no_answer_tells_nobody_knows_the_action() -> None:
+    """A proxy on the way may have taken the header off; an interval without requests asked nobody."""
+    sent = requests({"start_ns": at(0.1), "action_applied": MISSING_U8})
+    frame = frame_of(decisions=decided([0, 2], action=4, actuated=1), requests=sent)
+    assert frame["action_differs"].tolist() == [True, False]
+    assert frame["propensity"].isna().tolist() == [True, False]
 
 
 def test_a_request_with_unknown_end_is_counted_and_in_no_reward() -> None:
