@@ -8,6 +8,7 @@ User classes are made from the scenario file before Locust reads its options, so
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ from shapes.timeline import Timeline, TimelineError
 PROJECT = Path(__file__).resolve().parent
 WORKERS_CLOSE_S = 5.0  # beyond the stop timeout, for the workers' last rows
 WORKERS_COME_S = 20.0  # how long a master that cannot start waits for the workers it has forked
+PAUSE_S = 1.1  # between two runs: folders are named by the second, and a sandbox is free a second after a request
 STOP_GRACE_S = 5.0  # beyond the request timeout, for users that are told to leave
 
 EXIT_FAILED, EXIT_SETUP, EXIT_ROWS_LOST = 1, 2, 3
@@ -118,7 +120,7 @@ class Lead(Part):
         super().__init__(environment, desk)
         self.form: dict[str, Any] = {}  # what the web UI's start form said, read by the types of our options
         self.runs = 0
-        self.next_start_s = 0.0  # run folders are named by the second
+        self.next_start_s = 0.0
         self.run: Run | None = None  # from its preparation until all is written
         self.refusal: str | None = None  # why the last start came to nothing
         environment.parsed_options.rl_run = None
@@ -144,7 +146,6 @@ class Lead(Part):
         lines = size_sandbox(root_of(setup.host), setup.peak_load()) if setup.is_sandbox else []
         open_folder(setup)
         self.runs += 1
-        self.next_start_s = time.time() + 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
         recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
         self.environment.process_exit_code = None
@@ -241,6 +242,7 @@ class Lead(Part):
             code = code or EXIT_FAILED
         self.environment.process_exit_code = max(code, self._export(run))
         self.environment.parsed_options.rl_run = None
+        self.next_start_s = time.time() + PAUSE_S
         self.run = None
 
     def _wait_for_workers(self, folder: Path) -> None:
@@ -268,6 +270,7 @@ class Lead(Part):
             print(f"run {run.state}, not exported; do it with: python {' '.join(command)}", flush=True)
             return 0
         command = [sys.executable, *command, "--logs", self.environment.parsed_options.logs]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the run without its bundle
         path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
         return abs(subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode)
 
@@ -390,7 +393,18 @@ def _start(**_: Any) -> None:
     PART.get().start()
 
 
+def _end_in_order_on_signals() -> None:
+    """Let SIGINT and SIGTERM end the run, not whichever user happens to be running.
+
+    Locust hears SIGTERM only once a shape has begun to wait, and Python raises Ctrl-C in any greenlet.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, lambda: gevent.get_hub().parent.throw(KeyboardInterrupt))
+
+
 def _work(environment: Any, desk: seating.Desk) -> Worker:
+    if environment.parsed_options.processes:  # Ctrl-C in the terminal reaches all processes, and the master tells them
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = Worker(environment, desk)
     environment.runner.register_message(DECISIONS_MESSAGE, worker.told)
     return worker
@@ -410,6 +424,7 @@ def _lead(environment: Any, desk: seating.Desk) -> Lead:
             if lead.is_master:
                 _dismiss_workers(environment.runner, environment.parsed_options.processes or 0)
             _stop_with(error)
+        _end_in_order_on_signals()
     return lead
 
 

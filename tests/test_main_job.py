@@ -256,18 +256,24 @@ def client_requests(target: Sandbox) -> int:
     return int(requests.get(target.host.replace("/proxy", "/state"), timeout=10).json()["client_requests_total"])
 
 
-def test_ctrl_c_ends_in_order_and_exports_what_there_is(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_a_signal_ends_the_run_in_order_and_exports_what_there_is(
+    sandbox: Sandbox, tmp_path: Path, number: signal.Signals
+) -> None:
     folder = tmp_path / "run"
     with running(folder, sandbox.host) as locust:
         wait_until(lambda: rows_written(folder) > 1000, "1000 rows are written")
-        locust.send_signal(signal.SIGINT)
+        locust.send_signal(number)
         printed = locust.communicate(timeout=TIMEOUT_S)[0]
     assert locust.returncode == 1, printed
+    assert "Traceback" not in printed
     assert read_manifest(folder)["state"] == "interrupted"
     run_ = read_run(folder)
     assert run_.losses == ()
     assert all(who.closed for who in run_.incarnations)
     assert len(run_.in_flight) == 0
+    whose = ["profile_ref", "slot", "session"]
+    assert set(map(tuple, run_.requests[whose])) == set(map(tuple, run_.sessions[whose]))  # none died unrecorded
     assert (folder / "bundle" / "dataset.json").exists()
 
 
@@ -361,6 +367,8 @@ def test_a_full_disk_stops_the_run_and_loses_no_row(tmp_path: Path) -> None:
             received = client_requests(target)
         assert done.returncode == 3, done.stdout + done.stderr
         assert "run stopped: " in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "unexpected state" not in done.stderr
         assert "no more room for rows (No space left on device); free some space and start again" in done.stderr
         seen = read_run(disk / "run")
         assert seen.losses == ()
