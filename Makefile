@@ -28,7 +28,7 @@ plan: $(RUN) ## print the plan of the comprehensive scenario and run nothing
 test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(DEV) ## run the tests that take longer than a minute each
+test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
 	$(BIN)/python -m pytest -m slow
 
 check: $(DEV) ## lint, format and types

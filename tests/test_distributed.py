@@ -20,6 +20,7 @@ from rl_hooks.run_folder import read_incarnations, read_manifest
 from rl_hooks.run_reader import Run, read_run
 from scenario.plan import Plan
 from tests.processes import (
+    ROOT,
     Locust,
     Sandbox,
     answers,
@@ -29,6 +30,8 @@ from tests.processes import (
     sandbox_started,
     wait_until,
 )
+
+pytestmark = pytest.mark.slow
 
 LIMIT = 1 << 20  # bytes in one file: too few for the next segment of requests, enough for everything that is small
 

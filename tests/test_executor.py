@@ -24,6 +24,8 @@ from rl_hooks.run_folder import read_manifest
 from rl_hooks.run_reader import read_run
 from scenario.load import load_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 60
 STAMP = r"\d{8}T\d{6}Z"

@@ -190,8 +190,9 @@ def test_options_of_a_run_cannot_be_changed_while_it_goes_on(web_ui: WebUi, sand
     stopped(web_ui, folder)
 
 
-def test_ctrl_c_ends_the_run_that_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
-    with web_ui_started(tmp_path, sandbox.host, "--run-folder", str(tmp_path / "runs" / "mine")) as ui:
+def test_ctrl_c_ends_the_run_that_goes_on(tmp_path: Path) -> None:
+    mine = ("--run-folder", str(tmp_path / "runs" / "mine"))
+    with sandbox_started("--healthy") as target, web_ui_started(tmp_path, target.host, *mine) as ui:
         first = ui.record(100, time_scale=SLOW)
         stopped(ui, first)
         second = ui.record(100, time_scale=SLOW)
