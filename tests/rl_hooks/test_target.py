@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from rl_hooks.decision import SERVICES
 from rl_hooks.target import TargetError, check_target, root_of
 
 
@@ -60,6 +61,15 @@ def test_every_service_that_is_not_ready_is_named_with_what_it_answered(host: st
         f"  payment-service: GET {host}/payment-service/actuator/health: answered 200, but not with a health report",
         "  Wait until these services are up, or look at their instances; then start again.",
     ]
+
+
+def test_a_path_that_leads_nowhere_is_suspected(host: str) -> None:
+    Health.answers = dict.fromkeys(SERVICES, (404, "{}"))
+    with pytest.raises(TargetError) as caught:
+        check_target(host)
+    assert str(caught.value).splitlines()[-1] == (
+        "  Is the path right? --host is the URL before /<service>/; for the sandbox it ends with /proxy."
+    )
 
 
 def test_a_target_where_nothing_listens_says_how_to_get_one() -> None:

@@ -25,6 +25,12 @@ def options(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(list(arguments))  # type: ignore[no-any-return]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setup makes the folder for the logs where one stands."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_defaults_make_the_shipped_scenario() -> None:
     setup = make_setup(options(), NOWHERE)
     assert setup.plan.scenario.name == "comprehensive_rl_training"
@@ -79,6 +85,38 @@ def test_a_policy_that_cannot_be_is_refused(text: str, complaint: str) -> None:
     with pytest.raises((PolicyError, SetupError)) as caught:
         make_policy(text)
     assert str(caught.value) == complaint
+
+
+class Mute:
+    """A class that is no source."""
+
+    def __init__(self, root: str) -> None:
+        if root != "http://127.0.0.1:9":
+            raise RuntimeError("another root")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--logging-policy", "os:system", "--logging-policy os:system: could not be made (TypeError: "),
+        ("--metrics-source", f"{__name__}:Mute", f"{__name__}:Mute: lacks describe, sample; a Mute cannot serve here"),
+        ("--actuator", f"{__name__}:Mute", f"{__name__}:Mute: lacks describe, apply; a Mute cannot serve here"),
+    ],
+)
+def test_a_part_of_ones_own_that_cannot_serve_is_refused(option: str, value: str, complaint: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        make_setup(options(option, value), NOWHERE)
+    assert complaint in str(caught.value)
+
+
+def test_logs_that_cannot_be_written_are_refused_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SetupError) as caught:
+        make_setup(options("--logs", str(tmp_path / "file" / "logs")), NOWHERE)
+    assert (
+        str(caught.value)
+        == f"--logs {tmp_path / 'file' / 'logs'}: cannot be made (Not a directory); choose another folder"
+    )
 
 
 def test_everything_wrong_is_said_at_once() -> None:
