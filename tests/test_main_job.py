@@ -7,14 +7,11 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +22,12 @@ import pytest
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.run_folder import read_manifest
 from rl_hooks.run_reader import read_run
-
-ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 120
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """A running sandbox."""
-
-    host: str
-    process: "subprocess.Popen[str]"
-
-    def stop(self) -> str:
-        """Its closing tally."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.communicate(timeout=TIMEOUT_S)[0]
-
-
-@contextmanager
-def started(*options: str) -> Iterator[Sandbox]:
-    command = [sys.executable, "-m", "sandbox", "--port", "0", "--parent", str(os.getpid()), *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("sandbox ready: "):
-                break
-        try:
-            yield Sandbox(line.split()[2], process)
-        finally:
-            process.kill()
+from tests.processes import ROOT, TIMEOUT_S, Sandbox, free_port, rows_written, sandbox_started, wait_until
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with started("--healthy") as running:
+    with sandbox_started("--healthy") as running:
         yield running
 
 
@@ -99,17 +67,6 @@ def export(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         timeout=TIMEOUT_S,
         check=False,
     )
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.05)
-
-
-def rows_written(folder: Path) -> int:
-    return len(read_run(folder).requests) if (folder / "manifest.json").exists() else 0
 
 
 def dataset(folder: Path) -> dict[str, Any]:
@@ -208,36 +165,15 @@ def test_a_second_run_on_the_same_target_finds_its_accounts_and_succeeds(
     assert not (tmp_path / "run" / "bundle").exists()
 
 
-def test_workers_record_and_follow_the_masters_decisions(sandbox: Sandbox, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    port = free_port()
-    options = ("--processes", "2", "--expect-workers", "2", "--master-bind-port", str(port), "--master-port", str(port))
-    done = run(folder, sandbox.host, *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    run_ = read_run(folder)
-    assert sorted(who.role for who in run_.incarnations) == ["master", "worker", "worker"]
-    assert all(who.closed for who in run_.incarnations)
-    assert run_.losses == ()
-    seats = {
-        (r["incarnation"], r["profile_ref"], r["slot"]) for r in run_.requests[["incarnation", "profile_ref", "slot"]]
-    }
-    assert len({incarnation for incarnation, _, _ in seats}) == 2
-    known = run_.requests[run_.requests["decision_tick"] != 2**32 - 1]
-    assert len(known) > 0.9 * len(run_.requests)
-    assert (known["action_applied"] == known["action_requested"]).all()
-    by_tick = {(d["tick"], d["service"]): d["action"] for d in run_.decisions}
-    assert all(by_tick[r["decision_tick"], r["service"]] == r["action_requested"] for r in known)
-
-
 def test_after_kill_9_every_accepted_row_is_exported(tmp_path: Path) -> None:
     """The sandbox knows how many requests it got; each is a row, or was in flight when the process died."""
     folder = tmp_path / "run"
-    with started("--healthy") as target, running(folder, target.host) as locust:
+    with sandbox_started("--healthy") as target, running(folder, target.host) as locust:
         wait_until(lambda: rows_written(folder) > 2000, "2000 rows are written")
         locust.kill()
         locust.wait()
         seen = read_run(folder)
-        received = client_requests(target)
+        received = target.client_requests()
     assert seen.losses == ()
     assert len(seen.requests) <= received <= len(seen.requests) + len(seen.in_flight)
     done = export(folder, "--logs", tmp_path / "logs")
@@ -247,13 +183,6 @@ def test_after_kill_9_every_accepted_row_is_exported(tmp_path: Path) -> None:
     assert exported["seq"].isna().sum() == len(seen.in_flight)  # sent, and nobody knows what came of it
     assert dataset(folder)["runs"][0]["state"] == "interrupted"
     assert dataset(folder)["runs"][0]["unfinished"] == len(seen.in_flight)
-
-
-def client_requests(target: Sandbox) -> int:
-    """Requests the sandbox got from outside, not from one of its services."""
-    import requests
-
-    return int(requests.get(target.host.replace("/proxy", "/state"), timeout=10).json()["client_requests_total"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
@@ -362,9 +291,9 @@ def test_a_full_disk_stops_the_run_and_loses_no_row(tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], check=False).returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     try:
-        with started("--healthy") as target:
+        with sandbox_started("--healthy") as target:
             done = run(disk / "run", target.host, "--time-scale", "30", "--user-scale", "3", "--no-export")
-            received = client_requests(target)
+            received = target.client_requests()
         assert done.returncode == 3, done.stdout + done.stderr
         assert "run stopped: " in done.stderr
         assert "Traceback" not in done.stderr
@@ -400,10 +329,3 @@ def test_exporting_what_is_no_run_is_refused(tmp_path: Path) -> None:
     done = export(tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path}: not a run folder, it has no manifest.json" in done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

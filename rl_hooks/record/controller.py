@@ -1,5 +1,6 @@
 """The decision loop inside Locust: when to step, and what to write down."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import gevent
@@ -8,6 +9,8 @@ from rl_hooks.control import Controller, Decision, Sample, Step
 from rl_hooks.record.recorder import InForce
 from rl_hooks.row import MISSING_U8
 from rl_hooks.run_folder import RunWriter
+
+logger = logging.getLogger(__name__)
 
 
 class DecisionLoop:
@@ -100,6 +103,10 @@ class DecisionLoop:
     def _note_fault(self, fault: str | None) -> None:
         """One event when something stops working and one when it works again, not one per interval."""
         self.faults += fault is not None
-        if fault != self._last_fault:
-            self._writer.event("control_fault", text=fault) if fault else self._writer.event("control_recovered")
+        if fault is not None and fault != self._last_fault:
+            logger.warning("Decisions go on, but %s", fault)
+            self._writer.event("control_fault", text=fault)
+        elif fault is None and self._last_fault is not None:
+            logger.warning("Metrics source and actuator work again")
+            self._writer.event("control_recovered")
         self._last_fault = fault

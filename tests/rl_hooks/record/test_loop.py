@@ -115,9 +115,15 @@ def test_samples_are_recorded_with_what_is_missing(tmp_path: Path) -> None:
     assert list(run.decisions["sample_ns"][:5]) == [1000] * 5
 
 
-def test_a_source_that_fails_for_a_while_is_told_once_and_so_is_its_return(tmp_path: Path) -> None:
+def test_a_source_that_fails_for_a_while_is_told_once_and_so_is_its_return(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = Bench(tmp_path / "run", System(bad_ticks=(2, 3, 4)))
     run = bench.run()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Decisions go on, but metrics source system: no answer",
+        "Metrics source and actuator work again",
+    ]
     assert [event["kind"] for event in run.events] == ["control_fault", "control_recovered"]
     assert run.events[0]["text"] == "metrics source system: no answer"
     assert bench.loop.faults == 3
