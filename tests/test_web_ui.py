@@ -1,9 +1,13 @@
 """The web UI with a real Locust process and plain HTTP: what the start form offers, and what Start and Stop do."""
 
+import http.server
 import json
 import re
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ import requests
 from rl_hooks.run_folder import read_manifest
 from rl_hooks.run_reader import Run, read_run
 from tests.processes import (
+    TIMEOUT_S,
     Locust,
     Sandbox,
     answers,
@@ -202,3 +207,56 @@ def test_ctrl_c_ends_the_run_that_goes_on(tmp_path: Path) -> None:
         assert state_of(second) == "interrupted"
         assert all(who.closed for who in read_run(second).incarnations)
         assert "Traceback" not in ui.locust.said
+
+
+def test_a_manifest_that_cannot_be_closed_is_said(tmp_path: Path) -> None:
+    with sandbox_started("--healthy") as target, web_ui_started(tmp_path, target.host) as ui:
+        folder = ui.record(20, time_scale=SLOW)
+        (folder / "manifest.json").write_text("{}")
+        ui.stop()
+        message = f"run stopped: {Path('runs') / folder.name}: the manifest could not be written ("
+        wait_until(lambda: message in ui.locust.said, "the fault is said")
+        ui.locust.process.send_signal(signal.SIGINT)
+        assert ui.locust.ended() == 3, ui.locust.said
+
+
+def test_stop_while_the_target_is_asked_for_its_health(tmp_path: Path) -> None:
+    with slow_target() as (host, asked), web_ui_started(tmp_path, host) as ui:
+        with ThreadPoolExecutor() as pool:
+            start = pool.submit(ui.start)
+            assert asked.wait(TIMEOUT_S)
+            ui.stop()
+            answer = start.result(TIMEOUT_S)
+        assert answer["message"] == "the run was stopped before it began"
+        (folder,) = ui.runs()
+        wait_until(lambda: f"run ended before it began: runs/{folder.name}" in ui.locust.said, "the run has ended")
+        assert state_of(folder) == "interrupted"
+        assert all(who.closed for who in read_run(folder).incarnations)
+
+
+@contextmanager
+def slow_target() -> Iterator[tuple[str, threading.Event]]:
+    """Services that are up and take a moment to say so, and an event: the first one has been asked."""
+    asked = threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            healthy = self.path.endswith("/actuator/health")
+            if healthy:
+                asked.set()
+                time.sleep(0.3)
+            self.send_response(200 if healthy else 404)
+            self.end_headers()
+            self.wfile.write(b'{"status": "UP"}')
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test reads what matters."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
