@@ -214,7 +214,7 @@ def _make(option: str, name: str, builtin: Mapping[str, str], *arguments: Any) -
         thing = made(*arguments)
     except PolicyError:
         raise
-    except Exception as error:
+    except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
         raise SetupError(f"{option} {name}: could not be made ({type(error).__name__}: {error})") from error
     lacking = [method for method in _METHODS[option] if not callable(getattr(thing, method, None))]
     if lacking:

@@ -91,6 +91,23 @@ def test_a_broken_manifest_is_refused(folder: Path, content: str, complaint: str
         read_run(folder)
 
 
+@pytest.mark.parametrize("damage", [{"scenario": "../../evil"}, {"started_unix_ns": "yesterday"}])
+def test_a_manifest_whose_values_would_end_in_file_names_is_checked(folder: Path, damage: dict[str, str]) -> None:
+    update_manifest(folder, **damage)
+    with pytest.raises(RunFolderError, match=r"manifest\.json: damaged, it says scenario "):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("kind", ["events", "dictionaries"])
+def test_a_file_that_every_process_makes_cannot_vanish_unnoticed(folder: Path, kind: str) -> None:
+    writer = RunWriter(folder, "local", 4)
+    request(writer)
+    writer.close()
+    file = folder / kind / f"{writer.incarnation}.jsonl"
+    file.unlink()
+    assert [loss.text for loss in read_run(folder).losses] == [f"{file}: missing"]
+
+
 def test_the_manifest_is_replaced_whole(folder: Path) -> None:
     update_manifest(folder, state="complete")
     assert read_manifest(folder) == {"schema_version": 1, "run_id": "run", "state": "complete"}

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,34 @@ def test_several_run_folders_make_one_bundle(folder: Path, tmp_path: Path, capsy
     more = ["--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "both")]
     assert main([str(folder), str(other), *more]) == 0
     assert "run          other (complete)" in capsys.readouterr().out
+
+
+def test_the_bundle_of_several_runs_does_not_depend_on_who_is_named_first(folder: Path, tmp_path: Path) -> None:
+    other = builders.write_run(builders.random_run(seed=2, count=300, run_id="other"), tmp_path / "other")
+    for out, runs in (("one", (folder, other)), ("two", (other, folder))):
+        places = ["--logs", str(tmp_path / "logs"), "--out", str(tmp_path / out)]
+        assert main([*map(str, runs), *places]) == 0
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert len(files) >= 7
+    assert [
+        file for file in files if (tmp_path / "one" / file).read_bytes() != (tmp_path / "two" / file).read_bytes()
+    ] == []
+
+
+def test_the_tally_says_why_a_run_stopped_and_what_its_decisions_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = builders.random_run(count=600, manifest={"fault": "no more room", "source": "sandbox"})
+    source.decisions["sample_ns"][:3] = 0
+    gone = source.decisions["tick"] != 40
+    source = replace(source, decisions=source.decisions[gone])
+    unanswered = int((source.decisions["sample_ns"] == 0).sum())
+    assert exported(builders.write_run(source, tmp_path / "run"), tmp_path / "logs") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "             stopped: no more room"
+    (decisions,) = (line for line in lines if line.startswith("decisions"))
+    missed = f"(1 intervals skipped, {unanswered} made without a metrics sample)"
+    assert decisions == f"decisions    {len(source.decisions)} {missed}"
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
