@@ -29,6 +29,7 @@ from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
 from profiles import seating
 from profiles.base import Runtime
 from profiles.shoppers import user_classes
+from rl_hooks.record.faults import FaultAgent
 from rl_hooks.record.form import read_form
 from rl_hooks.record.options import Setup, SetupError, add_options, default_host, make_setup, read_scenario_file
 from rl_hooks.record.progress import Progress
@@ -103,9 +104,11 @@ class Run:
     setup: Setup
     recording: Recording
     progress: Progress
+    agent: FaultAgent | None = None  # makes the scenario's faults; None: there are none
     begun: bool = False
     reached_end: bool = False
-    fault: str | None = None
+    fault: str | None = None  # why rows could not be kept
+    trouble: str | None = None  # why the scenario's faults were not what they should be
     ending: gevent.Greenlet | None = None
 
     @property
@@ -150,7 +153,8 @@ class Lead(Part):
         recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
-        return Run(setup, recording, Progress(setup.plan.duration_s, lambda line: print(line, flush=True)))
+        agent = FaultAgent(setup, PROJECT) if setup.plan.faults else None
+        return Run(setup, recording, Progress(setup.plan.duration_s, lambda line: print(line, flush=True)), agent)
 
     def plan_for(self, _environment: Any) -> Plan:
         """What the timeline follows. It asks once more when a master begins, and gets the same plan."""
@@ -190,6 +194,7 @@ class Lead(Part):
         if run is None:
             return
         run.reached_end = run.reached_end or run_time_s >= run.setup.plan.duration_s
+        self._watch_faults(run, run_time_s)
         run.recording.note_users(run_time_s, planned, actual)
         phase, lost = run.recording.phase_now(run_time_s), run.recording.recorder.rows_lost
         decisions = run.recording.loop.decisions if run.recording.loop is not None else 0
@@ -197,13 +202,25 @@ class Lead(Part):
         requests = (total.num_requests, total.num_failures)
         run.progress.tick(run_time_s, phase, (planned, actual), requests, decisions, lost)
 
+    def _watch_faults(self, run: Run, run_time_s: float) -> None:
+        """Without its agent the run is not what the scenario says: end it."""
+        if run.agent is None or run.ending is not None or run.trouble is not None:
+            return
+        run.agent.begin(run_time_s)
+        if run.agent.died():
+            run.trouble = "the fault agent is gone"
+            self._end_early(run.trouble)
+
     def fail(self, message: str) -> None:
         """Rows can no longer be kept: say so once and end the run in order."""
         run = self.run
         if run is None or run.fault is not None:
             return
         run.fault = message
-        print(f"run stopped: {message}", file=sys.stderr, flush=True)
+        self._end_early(message)
+
+    def _end_early(self, why: str) -> None:
+        print(f"run stopped: {why}", file=sys.stderr, flush=True)
         gevent.spawn(self.runner.quit if self.headless else self.runner.stop)
 
     # -- after a run --------------------------------------------------------------------------------------------------
@@ -232,10 +249,14 @@ class Lead(Part):
             run.ending.join()
 
     def _end(self, run: Run) -> None:
-        """Wait for the last rows, close the manifest and, in a headless run, export."""
+        """Lift what acts, wait for the last rows, close the manifest and, in a headless run, export."""
+        run.trouble = (run.agent.close() if run.agent is not None else None) or run.trouble
         self._wait_for_workers(run.setup.folder)
         self._write_down(run, state=run.state, ended_unix_ns=time.time_ns(), fault=run.fault)
         code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
+        if run.trouble is not None:
+            print(f"run failed: {run.trouble}", file=sys.stderr)
+            code = code or EXIT_FAILED
         total = self.environment.stats.total
         if run.begun and total.num_requests and total.num_requests == total.num_failures:
             print(f"run failed: no request succeeded of {total.num_requests} sent to {run.setup.host}", file=sys.stderr)
