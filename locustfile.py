@@ -32,7 +32,7 @@ from profiles.shoppers import user_classes
 from rl_hooks.record.faults import FaultAgent
 from rl_hooks.record.form import read_form
 from rl_hooks.record.options import Setup, SetupError, add_options, default_host, make_setup, read_scenario_file
-from rl_hooks.record.progress import Progress
+from rl_hooks.record.progress import Now, Progress
 from rl_hooks.record.recording import DECISIONS_MESSAGE, FAULT_MESSAGE, Recording, join_folder, open_folder
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
@@ -48,7 +48,14 @@ WORKERS_COME_S = 20.0  # how long a master that cannot start waits for the worke
 PAUSE_S = 1.1  # between two runs: folders are named by the second, and a sandbox is free a second after a request
 STOP_GRACE_S = 5.0  # beyond the request timeout, for users that are told to leave
 
+ROWS_REPORTED = "rl_rows"  # in a worker's report: request rows it has recorded in this run
+
 EXIT_FAILED, EXIT_SETUP, EXIT_ROWS_LOST = 1, 2, 3
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _stop_with(message: object) -> NoReturn:
@@ -126,6 +133,7 @@ class Lead(Part):
         self.next_start_s = 0.0
         self.run: Run | None = None  # from its preparation until all is written
         self.refusal: str | None = None  # why the last start came to nothing
+        self.rows_of_workers: dict[str, int] = {}  # worker id -> request rows in its last report
         environment.parsed_options.rl_run = None
 
     @property
@@ -154,7 +162,9 @@ class Lead(Part):
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, PROJECT) if setup.plan.faults else None
-        return Run(setup, recording, Progress(setup.plan.duration_s, lambda line: print(line, flush=True)), agent)
+        progress = Progress(setup.plan.duration_s, _write, on_terminal=sys.stdout.isatty())
+        self.rows_of_workers = {}
+        return Run(setup, recording, progress, agent)
 
     def plan_for(self, _environment: Any) -> Plan:
         """What the timeline follows. It asks once more when a master begins, and gets the same plan."""
@@ -196,11 +206,20 @@ class Lead(Part):
         run.reached_end = run.reached_end or run_time_s >= run.setup.plan.duration_s
         self._watch_faults(run, run_time_s)
         run.recording.note_users(run_time_s, planned, actual)
-        phase, lost = run.recording.phase_now(run_time_s), run.recording.recorder.rows_lost
-        decisions = run.recording.loop.decisions if run.recording.loop is not None else 0
-        total = self.environment.stats.total
-        requests = (total.num_requests, total.num_failures)
-        run.progress.tick(run_time_s, phase, (planned, actual), requests, decisions, lost)
+        total, recording = self.environment.stats.total, run.recording
+        now = Now(
+            run_time_s=run_time_s,
+            phase=recording.phase_now(run_time_s),
+            planned=planned,
+            running=actual,
+            sent=total.num_requests,
+            failed=total.num_failures,
+            rows=recording.counts["requests"] + sum(self.rows_of_workers.values()),
+            rows_lost=recording.recorder.rows_lost,
+            decisions=recording.loop.decisions if recording.loop is not None else 0,
+            faults=tuple(fault.text for fault in run.setup.plan.faults_at(run_time_s)),
+        )
+        run.progress.tick(now)
 
     def _watch_faults(self, run: Run, run_time_s: float) -> None:
         """Without its agent the run is not what the scenario says: end it."""
@@ -210,6 +229,10 @@ class Lead(Part):
         if run.agent.died():
             run.trouble = "the fault agent is gone"
             self._end_early(run.trouble)
+
+    def reported(self, worker: str, data: Mapping[str, Any]) -> None:
+        """Locust's report of a worker."""
+        self.rows_of_workers[worker] = data.get(ROWS_REPORTED, 0)
 
     def fail(self, message: str) -> None:
         """Rows can no longer be kept: say so once and end the run in order."""
@@ -324,6 +347,10 @@ class Worker(Part):
             self.recording.in_force.set(**decision)
         self.give_users(self.recording)
 
+    def report(self, data: dict[str, Any]) -> None:
+        """Locust's report to the master, every few seconds: how many rows there are goes with it."""
+        data[ROWS_REPORTED] = self.recording.counts["requests"] if self.recording is not None else 0
+
     def told(self, msg: Any, **_: Any) -> None:
         """The decisions that are in force now."""
         if self.recording is not None:
@@ -428,6 +455,7 @@ def _work(environment: Any, desk: seating.Desk) -> Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = Worker(environment, desk)
     environment.runner.register_message(DECISIONS_MESSAGE, worker.told)
+    environment.events.report_to_master.add_listener(lambda client_id, data, **_: worker.report(data))
     return worker
 
 
@@ -438,6 +466,7 @@ def _lead(environment: Any, desk: seating.Desk) -> Lead:
         environment.shape_class.plan_for, environment.shape_class.on_tick = lead.plan_for, lead.note_users
     if lead.is_master:
         environment.runner.register_message(FAULT_MESSAGE, lambda msg, **_: lead.fail(f"worker: {msg.data['text']}"))
+        environment.events.worker_report.add_listener(lambda client_id, data, **_: lead.reported(client_id, data))
     if lead.headless:
         try:
             lead.run = lead.prepare()

@@ -53,7 +53,8 @@ def _lift(folder: Path) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    clear = "\x1b[2K" if sys.stdout.isatty() else ""  # the run's progress may stand in this line
+    print(f"{clear}{line}", flush=True)
 
 
 if __name__ == "__main__":
