@@ -378,7 +378,7 @@ def test_a_locust_that_is_killed_leaves_a_bundle_and_a_summary_that_cannot_be_wr
     with validation(tmp_path, "--time-scale", "18", "--processes", "2") as execution:
         execution.wait_until(lambda: execution.rows() > 100, "100 rows are written")
         stamp = execution.run.name.removeprefix("quick_validation_")
-        (tmp_path / "logs" / f"rl_training_execution_results_{stamp}.json").mkdir()  # in the way
+        (tmp_path / "logs" / f"rl_training_summary_report_{stamp}.md").mkdir()  # in the way
         subprocess.run(["kill", "-9", str(execution.pid_of("-m locust"))], check=True)
         assert execution.ended() == 1
     assert "Locust was ended by signal 9; what it recorded is kept, and its log may say more: " in execution.err

@@ -53,7 +53,12 @@ def make_injector(text: str, root: str) -> Injector | None:
         raise InjectorError(f"{option} {text}: {problem.text}. {problem.way_out}") from error
     if not callable(made):
         raise InjectorError(f"{option} {text}: is a {type(made).__name__}; name a class or a function that makes one")
-    injector: Injector = made(root, file) if name in _WITH_FILE else made(root)
+    try:
+        injector: Injector = made(root, file) if name in _WITH_FILE else made(root)
+    except InjectorError:
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
+        raise InjectorError(f"{option} {text}: could not be made ({type(error).__name__}: {error})") from error
     lacking = [method for method in _METHODS if not callable(getattr(injector, method, None))]
     if lacking:
         raise InjectorError(f"{option} {text}: lacks {', '.join(lacking)}; a {type(injector).__name__} cannot serve")
