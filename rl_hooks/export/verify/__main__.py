@@ -1,4 +1,4 @@
-"""`python -m rl_hooks.export.verify RUN`: did the run do what was planned? A table, a verdict per line and over all."""
+"""`python -m rl_hooks.export.verify RUN`: did a run do what was planned? A table, a verdict per line and over all."""
 
 import argparse
 import sys
