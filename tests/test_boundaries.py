@@ -38,6 +38,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.target": FACTS | HTTP,
+    "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
     "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "scenario"},
     "rl_hooks.export": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.export", "scenario", "yaml"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},

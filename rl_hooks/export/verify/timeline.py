@@ -1,8 +1,8 @@
 """Users per phase and profile, and the profile mix: as planned, or not.
 
 The timeline notes once a second who runs. A tick is compared when the plan has asked for the same users for so long
-that they have to be there: a change is ordered at the next tick (up to 1 s), carried out within 1 s, and where workers
-run the users, known 3 s later, when they have reported. Ticks within a ramp are not compared.
+that they have to be there: a change is ordered at the next tick (up to 1 s later), carried out in half a second, and where
+workers run the users, known 3 s later, when they have reported. Ticks within a ramp are not compared.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from rl_hooks.export.verify.line import Line, Verdict, met_if
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan, PlanPhase
 
-ORDERED_S, CARRIED_OUT_S, REPORTED_S = 1.0, 1.0, 3.0
+ORDERED_S, CARRIED_OUT_S, REPORTED_S = 1.0, 0.5, 3.0
 LEAST_COMPARED = 0.9  # of the ticks that a phase should have; below it was not there as a whole
 MIX_TOLERANCE = 0.005
 _MOMENTS = 9  # at which a stretch of the plan is looked at
