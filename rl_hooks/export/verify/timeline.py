@@ -1,8 +1,8 @@
 """Users per phase and profile, and the profile mix: as planned, or not.
 
 The timeline notes once a second who runs. A tick is compared when the plan has asked for the same users for so long
-that they have to be there: a change is ordered at the next tick (up to 1 s later), carried out in half a second, and where
-workers run the users, known 3 s later, when they have reported. Ticks within a ramp are not compared.
+that they have to be there: a change is ordered at the next tick (up to 1 s later), carried out in half a second, and
+where workers run the users, known 3 s later, when they have reported. Ticks within a ramp are not compared.
 """
 
 from collections.abc import Mapping
