@@ -149,7 +149,9 @@ def test_a_validation_needs_nothing_but_itself_and_ends_with_a_bundle(whole: Exe
     assert read_manifest(whole.run)["state"] == "complete"
     assert read_run(whole.run).requests["ok"].all()
     assert (whole.run / "bundle" / "dataset.json").is_file()
-    assert whole.out.startswith("sandbox ready: http://127.0.0.1:")
+    first = [line.split("  ")[0] for line in whole.out.splitlines()[:4]]
+    assert first == ["not checked", "ok", "ok", "not checked"]  # target, disk space, packages, pods
+    assert "\nsandbox ready: http://127.0.0.1:" in whole.out
     assert f"\nscenario quick_validation of {ROOT / 'configs' / 'quick_validation_config.yaml'}, time " in whole.out
 
 
