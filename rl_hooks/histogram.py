@@ -48,13 +48,20 @@ def quantiles(counts: npt.NDArray[Any], levels: Floats) -> Floats:
     The definition is numpy's default, linear between the two neighbouring order statistics (Hyndman and Fan, type 7),
     so that the error bound of a single value holds for the quantile too. Shape: (rows, levels).
     """
-    cumulative = np.cumsum(counts, axis=1)
-    found = np.full((len(counts), len(levels)), np.nan)
-    for row, total in enumerate(cumulative[:, -1]):
-        if total:
-            rank = (total - 1) * levels
-            below = np.floor(rank)
-            at = cumulative[row].searchsorted(np.concatenate((below, np.ceil(rank))), side="right")
-            low, high = VALUE_US[at[: len(levels)]], VALUE_US[at[len(levels) :]]
-            found[row] = low + (rank - below) * (high - low)
-    return found
+    octaves = counts[:, 1:].reshape(len(counts), OCTAVES, BUCKETS_PER_OCTAVE)
+    below_octave = np.cumsum(np.column_stack((counts[:, 0], octaves.sum(axis=2))), axis=1)  # (rows, 1 + OCTAVES)
+    total = below_octave[:, -1]
+    rank = (np.maximum(total, 1) - 1)[:, None] * levels
+    below = np.floor(rank)
+    low, high = (_value_at(octaves, below_octave, whole.astype(np.int64)) for whole in (below, np.ceil(rank)))
+    return np.where(total[:, None] > 0, low + (rank - below) * (high - low), np.nan)
+
+
+def _value_at(octaves: npt.NDArray[Any], below_octave: npt.NDArray[Any], rank: Ints) -> Floats:
+    """The value of each rank (rows, ranks), counted from 0: first its octave, then its bucket in there."""
+    octave = (below_octave[:, None, :] <= rank[:, :, None]).sum(axis=2) - 1  # -1: bucket 0
+    octave = np.minimum(octave, OCTAVES - 1)  # of an empty row
+    row = np.arange(len(rank))[:, None]
+    inside = np.cumsum(octaves[row, octave], axis=2)
+    step = (inside <= (rank - below_octave[row, octave])[:, :, None]).sum(axis=2)
+    return VALUE_US[np.where(octave < 0, 0, 1 + octave * BUCKETS_PER_OCTAVE + np.minimum(step, BUCKETS_PER_OCTAVE - 1))]

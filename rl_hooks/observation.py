@@ -11,6 +11,7 @@ metrics sample with t_ns <= T and received_ns <= T; decisions made before T. A v
 zero; a count or a rate of nothing is the fact 0.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +158,80 @@ class Observation:
         return ~np.isnan(self.values)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What features are made of. The leading dimensions are those of the moments: none for one, (n,) for n of them."""
+
+    count: Floats  # (..., windows, services) completions
+    failed: Floats  # (..., windows, services)
+    sum_us: Floats  # (..., windows, services) of their durations
+    quantiles_us: Floats  # (..., services, levels) of the durations in the longest window, NaN: none
+    in_flight: Floats  # (..., services)
+    gauges: Mapping[str, Floats]  # each (..., services)
+    previous: npt.NDArray[Any]  # (..., services) action of the last decision or UNKNOWN_ACTION
+    held: Floats  # (..., services) decisions in a row with that action
+
+
+def features(
+    known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS
+) -> npt.NDArray[np.float32]:
+    """The features (..., services, features), in the order of FEATURES: their one definition."""
+    columns = _columns(known, spans, thresholds)
+    values = np.empty((*known.in_flight.shape, len(FEATURES)), np.float32)
+    for index, feature in enumerate(FEATURES):
+        values[..., index] = columns[feature.name]
+    return values
+
+
+def _columns(known: Known, spans: Spans, thresholds: PatternThresholds) -> dict[str, Floats | float]:
+    columns: dict[str, Floats | float] = {}
+    for window, prefix in enumerate(("", "last5_", "last1_")):
+        count = known.count[..., window, :]
+        columns[f"{prefix}response_time_mean_ms"] = _ratio(known.sum_us[..., window, :] / 1000, count)
+        columns[f"{prefix}error_rate"] = _ratio(known.failed[..., window, :], count)
+        columns[f"{prefix}request_rate_rps"] = count / (spans.lengths_ns[window] / 1e9)
+    for index, level in enumerate(("p50", "p95", "p99")):
+        columns[f"response_time_{level}_ms"] = known.quantiles_us[..., index] / 1000
+    columns["in_flight"] = known.in_flight
+    columns.update(known.gauges)
+    columns.update(_previous_action(known))
+    pattern = _pattern(known, spans, thresholds)
+    columns.update({f"pattern_{name}": pattern == index for index, name in enumerate(PATTERNS)})
+    count, failed = known.count[..., 0, :], known.failed[..., 0, :]
+    others = _total(count) - count
+    columns["others_request_rate_rps"] = others / (spans.window_ns / 1e9)
+    columns["others_error_rate"] = _ratio(_total(failed) - failed, others)
+    columns["others_in_flight"] = _total(known.in_flight) - known.in_flight
+    columns["others_queue_sum"] = np.where(_IDENTITY == 1, 0.0, known.gauges["queue_sum"][..., None, :]).sum(axis=-1)
+    columns.update({f"service_{name}": _IDENTITY[index] for index, name in enumerate(SERVICES)})
+    return columns
+
+
+def _previous_action(known: Known) -> dict[str, Floats | float]:
+    made = known.previous != UNKNOWN_ACTION
+    columns: dict[str, Floats | float] = {
+        f"previous_action_{name}": np.where(made, known.previous == index, np.nan) for index, name in enumerate(ACTIONS)
+    }
+    columns["previous_action_held"] = np.where(made, known.held, np.nan)
+    return columns
+
+
+def _pattern(known: Known, spans: Spans, thresholds: PatternThresholds) -> Array:
+    """The index in PATTERNS, (..., 1): all services have the same."""
+    window_ns, last5_ns, last1_ns = spans.lengths_ns
+    recent, recent_ns = (1, last5_ns) if 2 * last5_ns <= window_ns else (2, last1_ns)
+    in_window, newest = _total(known.count[..., 0, :]), _total(known.count[..., recent, :])
+    expected = in_window * recent_ns / window_ns
+    counts = zip(newest.ravel().tolist(), expected.ravel().tolist(), in_window.ravel().tolist(), strict=True)
+    return np.array([PATTERNS.index(thresholds.classify(*count)) for count in counts]).reshape(in_window.shape)
+
+
+def _total(values: Floats) -> Floats:
+    """The sum over the services, (..., 1)."""
+    total: Floats = values.sum(axis=-1, keepdims=True)
+    return total
+
+
 class ObservationWindow:
     """Facts in, observations out. Facts may be pushed at any time and in any order; observations go forward in time.
 
@@ -231,11 +306,17 @@ class ObservationWindow:
             self._previous[service] = action
         self._gauges.advance(t_ns, t_ns - self._spans.window_ns)
         self._now = t_ns
-        values = np.empty((len(SERVICES), len(FEATURES)), np.float32)
-        columns = self._columns()
-        for index, feature in enumerate(FEATURES):
-            values[:, index] = columns[feature.name]
-        return Observation(t_ns, values, self._gauges.sample_ns.copy())
+        known = Known(
+            count=self._counts,
+            failed=self._failed,
+            sum_us=self._sum_us,
+            quantiles_us=self._quantiles_us(),
+            in_flight=self._in_flight,
+            gauges=self._gauges.columns(),
+            previous=self._previous,
+            held=self._held,
+        )
+        return Observation(t_ns, features(known, self._spans, self._thresholds), self._gauges.sample_ns.copy())
 
     def _push_flow(self, service: Array, t_ns: Array, change: float) -> None:
         self._flow.push(t_ns, service=service, change=np.full(len(service), change))
@@ -273,30 +354,6 @@ class ObservationWindow:
             for position in late[late >= self._left[window]].tolist():
                 self._add(window, position, position + 1, 1)
 
-    def _columns(self) -> dict[str, Floats | float]:
-        columns: dict[str, Floats | float] = {}
-        for window, prefix in enumerate(("", "last5_", "last1_")):
-            count = self._counts[window]
-            columns[f"{prefix}response_time_mean_ms"] = _ratio(self._sum_us[window] / 1000, count)
-            columns[f"{prefix}error_rate"] = _ratio(self._failed[window], count)
-            columns[f"{prefix}request_rate_rps"] = count / (self._spans.lengths_ns[window] / 1e9)
-        quantiles_ms = self._quantiles_us() / 1000
-        for index, level in enumerate(("p50", "p95", "p99")):
-            columns[f"response_time_{level}_ms"] = quantiles_ms[:, index]
-        columns["in_flight"] = self._in_flight
-        columns.update(self._gauges.columns())
-        columns.update(self._previous_action_columns())
-        pattern = self._pattern()
-        columns.update({f"pattern_{name}": float(name == pattern) for name in PATTERNS})
-        count, failed = self._counts[0], self._failed[0]
-        columns["others_request_rate_rps"] = (count.sum() - count) / (self._spans.window_ns / 1e9)
-        columns["others_error_rate"] = _ratio(failed.sum() - failed, count.sum() - count)
-        columns["others_in_flight"] = self._in_flight.sum() - self._in_flight
-        queue = columns["queue_sum"]
-        columns["others_queue_sum"] = np.where(_IDENTITY == 1, 0.0, queue).sum(axis=1)
-        columns.update({f"service_{name}": _IDENTITY[index] for index, name in enumerate(SERVICES)})
-        return columns
-
     def _quantiles_us(self) -> Floats:
         if not self._exact:
             return histogram.quantiles(self._histogram.reshape(len(SERVICES), -1), QUANTILE_LEVELS)
@@ -307,29 +364,13 @@ class ObservationWindow:
             found[index] = np.quantile(duration_us[service == index], QUANTILE_LEVELS)
         return found
 
-    def _previous_action_columns(self) -> dict[str, Floats | float]:
-        known = self._previous != UNKNOWN_ACTION
-        columns: dict[str, Floats | float] = {
-            f"previous_action_{name}": np.where(known, self._previous == index, np.nan)
-            for index, name in enumerate(ACTIONS)
-        }
-        columns["previous_action_held"] = np.where(known, self._held, np.nan)
-        return columns
-
-    def _pattern(self) -> str:
-        window_ns, last5_ns, last1_ns = self._spans.lengths_ns
-        recent, recent_ns = (1, last5_ns) if 2 * last5_ns <= window_ns else (2, last1_ns)
-        in_window = float(self._counts[0].sum())
-        expected = in_window * recent_ns / window_ns
-        return self._thresholds.classify(float(self._counts[recent].sum()), expected, in_window)
-
 
 _IDENTITY = np.eye(len(SERVICES))
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where the whole is 0."""
-    result: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    result: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return result
 
 
@@ -376,20 +417,25 @@ class _Gauges:
         values = np.full((len(GAUGES), len(SERVICES), max(int(instances.max()), 1)), np.nan)
         for service, held in enumerate(self._held):
             values[:, service, : held.shape[1]] = held
-        known = ~np.isnan(values)
-        count = known.sum(axis=2)
-        total = np.where(known, values, 0.0).sum(axis=2)
-        highest, lowest = np.fmax.reduce(values, axis=2), np.fmin.reduce(values, axis=2)
-        cpu, memory, health, queue, in_flight = range(len(GAUGES))
-        all_known = (instances > 0) & (count[queue] == instances)
-        return {
-            "cpu_mean": _ratio(total[cpu], count[cpu]),
-            "cpu_max": highest[cpu],
-            "memory_mean": _ratio(total[memory], count[memory]),
-            "memory_max": highest[memory],
-            "queue_sum": np.where(all_known, total[queue], np.nan),
-            "queue_max": highest[queue],
-            "health_min": lowest[health],
-            "health_mean": _ratio(total[health], count[health]),
-            "in_flight_spread": highest[in_flight] - lowest[in_flight],
-        }
+        return summarize(values, instances)
+
+
+def summarize(values: Floats, instances: npt.NDArray[Any]) -> dict[str, Floats]:
+    """The features of n samples from their gauges (GAUGES, n, width); behind its `instances` each is padded with NaN."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=2)
+    total = np.where(known, values, 0.0).sum(axis=2)
+    highest, lowest = np.fmax.reduce(values, axis=2), np.fmin.reduce(values, axis=2)
+    cpu, memory, health, queue, in_flight = range(len(GAUGES))
+    all_known = (instances > 0) & (count[queue] == instances)
+    return {
+        "cpu_mean": _ratio(total[cpu], count[cpu]),
+        "cpu_max": highest[cpu],
+        "memory_mean": _ratio(total[memory], count[memory]),
+        "memory_max": highest[memory],
+        "queue_sum": np.where(all_known, total[queue], np.nan),
+        "queue_max": highest[queue],
+        "health_min": lowest[health],
+        "health_mean": _ratio(total[health], count[health]),
+        "in_flight_spread": highest[in_flight] - lowest[in_flight],
+    }

@@ -2,17 +2,20 @@
 
 Ids behind `*_ref` columns are private to the incarnation that wrote them. Here they become positions in one list of
 names per kind, so that everybody after this module can forget that there were several processes.
+
+Requests are checked here, but stay on disk: there may be more than fit into memory. `Run.batches` reads them.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rl_hooks.row import IN_FLIGHT, TABLES, Table
+from rl_hooks.request_log import Batch, By, RequestLog, Stretch, batches_of, common_ids, end_ns, stretches
+from rl_hooks.row import IN_FLIGHT, REQUESTS, TABLES, Table
 from rl_hooks.run_folder import Incarnation, read_incarnations, read_manifest
 from rl_hooks.segments import read_segment
 
@@ -20,7 +23,6 @@ REF_KINDS = ("endpoint", "instance", "profile", "phase", "policy")
 
 # What rows are sorted by; the order of writing decides between equals.
 _ORDER = {
-    "requests": ("start_ns",),
     "sessions": ("start_ns",),
     "decisions": ("tick", "service"),
     "samples": ("t_ns", "service", "instance_ref"),
@@ -37,6 +39,21 @@ class Loss:
     text: str
 
 
+class _Loaded:
+    """A field of rows that are given, or that are loaded from their log by the first who reads it."""
+
+    def __get__(self, run: Any, owner: type) -> Any:
+        if run is None:
+            raise AttributeError("requests")  # so a dataclass learns that the field has no default
+        rows = run.__dict__["_requests"]
+        if isinstance(rows, RequestLog):
+            rows = run.__dict__["_requests"] = rows.load()
+        return rows
+
+    def __set__(self, run: Any, rows: Any) -> None:
+        run.__dict__["_requests"] = rows
+
+
 @dataclass(frozen=True)
 class Run:
     """Everything a run folder tells. Arrays have the table's columns behind a leading `incarnation` (u2)."""
@@ -45,13 +62,30 @@ class Run:
     manifest: Mapping[str, Any]
     incarnations: tuple[Incarnation, ...]
     names: Mapping[str, tuple[str, ...]]  # kind -> names; position 0 is "" and means none
-    requests: Any  # sorted by start_ns
+    requests: Any = _Loaded()  # sorted by start_ns; all of them in memory, so for runs of a moderate size
     sessions: Any  # sorted by start_ns
     decisions: Any  # sorted by tick, service
     samples: Any  # sorted by t_ns, service, instance
     in_flight: Any  # requests that were sent when their process died: outcome unknown; columns of IN_FLIGHT
     events: tuple[Mapping[str, Any], ...]  # sorted by t_ns
     losses: tuple[Loss, ...]
+
+    def batches(self, by: By = "end_ns") -> Iterator[Batch]:
+        """The requests a batch at a time, for runs of any size."""
+        rows = self.__dict__["_requests"]
+        return rows.batches(by) if isinstance(rows, RequestLog) else batches_of(rows, by)
+
+    @property
+    def request_count(self) -> int:
+        return len(self.__dict__["_requests"])
+
+    @property
+    def last_end_ns(self) -> int | None:
+        """When the last request ended; None where there is none."""
+        rows = self.__dict__["_requests"]
+        if not len(rows):
+            return None
+        return rows.last_end_ns if isinstance(rows, RequestLog) else int(end_ns(rows).max())
 
 
 def read_run(path: Path) -> Run:
@@ -63,21 +97,24 @@ def read_run(path: Path) -> Run:
     incarnations = read_incarnations(path)
     losses = [Loss(who.name, "processes", 0, who.damage) for who in incarnations if who.damage is not None]
     names = _Names(losses)
+    requests = _read_requests(path, incarnations, names, losses)
     merged = {
         name: _sorted([_read_table(path, i, who, table, names, losses) for i, who in enumerate(incarnations)], table)
         for name, table in TABLES.items()
+        if table is not REQUESTS
     }
     in_flight = _sorted([_read_board(path, i, who, names) for i, who in enumerate(incarnations)], IN_FLIGHT)
     events = sorted(_events(path, incarnations, losses), key=lambda event: int(event["t_ns"]))
-    losses += _seen_and_gone(path, incarnations, merged["decisions"], merged["requests"], losses)
+    losses += _seen_and_gone(path, incarnations, merged["decisions"], requests, losses)
     return Run(
         path=path,
         manifest=manifest,
         incarnations=incarnations,
-        in_flight=in_flight[~np.isin(_trace(in_flight), _trace(merged["requests"]))],
+        in_flight=in_flight[~_ended(in_flight, requests)],
         events=tuple(events),
         names=names.by_kind(),
         losses=tuple(losses),
+        requests=requests,
         **merged,
     )
 
@@ -106,9 +143,30 @@ class _Names:
         return {kind: tuple(ids) for kind, ids in self._ids.items()}
 
 
+def _read_requests(
+    path: Path, incarnations: tuple[Incarnation, ...], names: _Names, losses: list[Loss]
+) -> RequestLog:
+    """Where the readable requests of all incarnations are."""
+    index: list[Stretch] = []
+    for number, who in enumerate(incarnations):
+        unnamed = _Unnamed(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
+        index += stretches(number, unnamed.counted(_segments(path, who, REQUESTS, losses)))
+        losses += unnamed.losses(path, who, REQUESTS)
+    return RequestLog(index, [names.tables_for(path / "dictionaries" / f"{who.name}.jsonl") for who in incarnations])
+
+
 def _read_table(path: Path, number: int, who: Incarnation, table: Table, names: _Names, losses: list[Loss]) -> Any:
     """All readable rows of one incarnation, and what is missing between and behind them into `losses`."""
-    parts, expected = [], 1
+    unnamed = _Unnamed(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
+    parts = [rows for _, rows in unnamed.counted(_segments(path, who, table, losses))]
+    losses += unnamed.losses(path, who, table)
+    rows = np.concatenate(parts) if parts else np.empty(0, table.dtype)
+    return _with_common_ids(rows, number, who, path, names)
+
+
+def _segments(path: Path, who: Incarnation, table: Table, losses: list[Loss]) -> Iterator[tuple[Path, Any]]:
+    """The readable rows of each segment of one incarnation in order of writing; what is missing into `losses`."""
+    expected = 1
     for file in sorted((path / table.name).glob(f"{who.name}.*"), key=lambda file: int(file.name.split(".")[-2])):
         segment = read_segment(file, table)
         if segment.first_seq > expected:
@@ -119,27 +177,35 @@ def _read_table(path: Path, number: int, who: Incarnation, table: Table, names: 
             losses.append(Loss(who.name, table.name, segment.missing_rows, segment.damage))
         if segment.first_seq:
             expected = segment.first_seq + len(segment.rows) + segment.missing_rows
-        parts.append(segment.rows)
+        yield file, segment.rows
     promised = who.last_seq[table.name] if who.last_seq is not None else 0
     if promised >= expected:
         text = f"{path / table.name}: {who.name} wrote {promised} rows, the last {promised - expected + 1} are missing"
         losses.append(Loss(who.name, table.name, promised - expected + 1, text))
-    rows = np.concatenate(parts) if parts else np.empty(0, table.dtype)
-    unnamed = _unnamed_rows(rows, who, path, names)
-    if unnamed:
-        text = f"{path / 'dictionaries' / who.name}.jsonl: cut or damaged, it lacks names that {unnamed} rows refer to"
-        losses.append(Loss(who.name, table.name, 0, text))
-    return _with_common_ids(rows, number, who, path, names)
 
 
-def _unnamed_rows(rows: Any, who: Incarnation, path: Path, names: _Names) -> int:
-    """How many rows refer to an id that the dictionary does not hold."""
-    tables = names.tables_for(path / "dictionaries" / f"{who.name}.jsonl")
-    unnamed = np.zeros(len(rows), bool)
-    for column in rows.dtype.names:
-        if column.endswith("_ref"):
-            unnamed |= rows[column] >= len(tables[column.removesuffix("_ref")])
-    return int(unnamed.sum())
+class _Unnamed:
+    """Counts rows that refer to an id that the dictionary does not hold."""
+
+    def __init__(self, ids: Mapping[str, Any]) -> None:
+        self._ids = ids
+        self._rows = 0
+
+    def counted(self, segments: Iterable[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
+        for file, rows in segments:
+            self._rows += self._count(rows)
+            yield file, rows
+
+    def losses(self, path: Path, who: Incarnation, table: Table) -> list[Loss]:
+        file = f"{path / 'dictionaries' / who.name}.jsonl"
+        text = f"{file}: cut or damaged, it lacks names that {self._rows} rows refer to"
+        return [Loss(who.name, table.name, 0, text)] if self._rows else []
+
+    def _count(self, rows: Any) -> int:
+        limits = {name: len(self._ids[name.removesuffix("_ref")]) for name in rows.dtype.names if name.endswith("_ref")}
+        if all(rows[name].max(initial=0) < limit for name, limit in limits.items()):
+            return 0
+        return int(np.logical_or.reduce([rows[name] >= limit for name, limit in limits.items()]).sum())
 
 
 def _read_board(path: Path, number: int, who: Incarnation, names: _Names) -> Any:
@@ -157,8 +223,7 @@ def _with_common_ids(rows: Any, number: int, who: Incarnation, path: Path, names
     for column in rows.dtype.names:
         values = rows[column]
         if column.endswith("_ref"):
-            table = tables[column.removesuffix("_ref")]
-            values = np.where(values < len(table), table[np.minimum(values, len(table) - 1)], 0)
+            values = common_ids(values, tables[column.removesuffix("_ref")])
         result[column] = values
     return result
 
@@ -174,15 +239,24 @@ def _trace(rows: Any) -> Any:
     return rows["trace_hi"] * np.uint64(0x9E3779B97F4A7C15) + rows["trace_lo"]
 
 
+def _ended(in_flight: Any, requests: RequestLog) -> Any:
+    """Which requests of the boards have a row."""
+    traces, ended = _trace(in_flight), np.zeros(len(in_flight), bool)
+    if len(in_flight):
+        for batch in requests.batches():
+            ended |= np.isin(traces, _trace(batch.rows))
+    return ended
+
+
 def _seen_and_gone(
-    path: Path, incarnations: tuple[Incarnation, ...], decisions: Any, requests: Any, losses: list[Loss]
+    path: Path, incarnations: tuple[Incarnation, ...], decisions: Any, requests: RequestLog, losses: list[Loss]
 ) -> list[Loss]:
     """Requests that a process had written when it decided, of which neither a row nor a known gap is left."""
     found = []
     for number, who in enumerate(incarnations):
         seen = int(decisions["rows_seen"][decisions["incarnation"] == number].max(initial=0))
         known = sum(loss.missing_rows for loss in losses if (loss.incarnation, loss.table) == (who.name, "requests"))
-        gone = seen - known - int((requests["incarnation"] == number).sum())
+        gone = seen - known - requests.rows_of_process(number)
         if gone > 0:
             text = f"{path / 'requests'}: {who.name} had written {seen} rows by its last decision, {gone} are missing"
             found.append(Loss(who.name, "requests", gone, text))

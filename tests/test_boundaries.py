@@ -18,8 +18,8 @@ TABLES = {"numpy", "pandas", "pyarrow"}
 LOCUST = {"locust", "gevent", "geventhttpclient"}
 LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"}  # of the scenario, without pydantic
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
-FEATURES = {"rl_hooks.observation", "rl_hooks.histogram", "rl_hooks.timed_facts"}
-FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
+FEATURES = {"rl_hooks.observation", "rl_hooks.observation_table", "rl_hooks.histogram", "rl_hooks.timed_facts"}
+FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.request_log", "rl_hooks.segments"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the

@@ -8,9 +8,11 @@ import numpy.typing as npt
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.errors import ExportError
-from rl_hooks.export.rewards import TOLERATED_SLO, Cohorts
-from rl_hooks.observation import FEATURES, ObservationWindow, Spans
-from rl_hooks.row import MISSING_U8
+from rl_hooks.export.rewards import Cohorts
+from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, SentTable
+from rl_hooks.observation import Spans
+from rl_hooks.observation_table import Cells, CompletionTable, observations
+from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
@@ -56,12 +58,6 @@ def spans_of(plan: Plan) -> Spans:
     return Spans(window_ns=round(plan.window_s * 1e9), interval_ns=round(plan.decision_interval_s * 1e9))
 
 
-def end_ns(requests: Array) -> Ints:
-    """When each request ended."""
-    ended: Ints = requests["start_ns"].astype(np.int64) + requests["duration_us"].astype(np.int64) * 1000
-    return ended
-
-
 def given_up_ns(run: Run, plan: Plan) -> Ints:
     """Until when a request whose process died can have been in flight: its client would have given up then."""
     until: Ints = run.in_flight["start_ns"].astype(np.int64) + round(plan.request_timeout_s * 1e9)
@@ -96,8 +92,9 @@ def _last_moment_ns(run: Run) -> int:
     """Until when the run was recorded: its end as stated, or the last fact of one that was interrupted."""
     if run.manifest.get("ended_unix_ns") is not None:
         return int(run.manifest["ended_unix_ns"])
-    last = [run.decisions["t_ns"], run.samples["received_ns"], end_ns(run.requests), run.in_flight["start_ns"]]
-    return max(int(times.max()) for times in last if len(times))
+    last = [run.decisions["t_ns"], run.samples["received_ns"], run.in_flight["start_ns"]]
+    moments = [int(times.max()) for times in last if len(times)]
+    return max(moments if run.last_end_ns is None else [*moments, run.last_end_ns])
 
 
 def cohort_of(service: Array, start_ns: Array, line: Timeline) -> Ints:
@@ -112,48 +109,60 @@ def cohort_of(service: Array, start_ns: Array, line: Timeline) -> Ints:
     return found
 
 
-def observe(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Observed:
-    """The observations at every decision and at every end of an interval, from one pass over the run."""
-    window = ObservationWindow(spans_of(plan), exact_quantiles=exact_quantiles)
-    for sent in (run.requests, run.in_flight):
-        window.push_starts(sent["service"], sent["start_ns"])
-    requests, decisions = run.requests, run.decisions
-    window.push_completions(requests["service"], end_ns(requests), requests["duration_us"], requests["ok"])
-    window.push_lost(run.in_flight["service"], given_up_ns(run, plan))
-    window.push_samples(run.samples)
-    window.push_decisions(decisions["service"], decisions["t_ns"], decisions["action"], decisions["actuated"])
+@dataclass(frozen=True)
+class Tallies:
+    """What one pass over the requests of a run found."""
+
+    moments_ns: Ints  # (m,) all times of `line`, in order
+    ended: CompletionTable  # by when they ended
+    sent: SentTable  # by when they were sent
+
+
+def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tallies:
+    """One pass over the requests. What it keeps grows with the decisions and with the requests of one window."""
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
-    values = np.empty((len(moments), len(SERVICES), len(FEATURES)), np.float32)
-    sample_ns = np.empty((len(moments), len(SERVICES)), np.int64)
-    for index, moment in enumerate(moments.tolist()):
-        seen = window.observe(moment)
-        values[index], sample_ns[index] = seen.values, seen.sample_ns
-    at, after = np.searchsorted(moments, line.t_ns), np.searchsorted(moments, line.next_ns)
+    ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles)
+    sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
+    for batch in run.batches(by="end_ns"):
+        service, until_ns = batch.rows["service"].astype(np.int64), end_ns(batch.rows)
+        duration_us, ok = batch.rows["duration_us"].astype(np.float64), (batch.rows["ok"] == 1).view(np.int8)
+        ended.add(service, until_ns, duration_us, ok, batch.complete_ns)
+        sent.add(batch.rows, service, until_ns, duration_us, ok)
+    return Tallies(moments, ended, sent)
+
+
+def observe(run: Run, plan: Plan, line: Timeline, found: Tallies) -> Observed:
+    """The observations at every decision and at every end of an interval."""
+    moments, spans = found.moments_ns, spans_of(plan)
+    in_flight = found.sent.cells.before(found.sent.classes.sum(axis=2), moments) - found.ended.ended()
+    for index in range(len(SERVICES)):
+        lost = run.in_flight["service"] == index
+        for times, change in ((run.in_flight["start_ns"], 1), (given_up_ns(run, plan), -1)):
+            in_flight[:, index] += change * np.sort(times[lost]).searchsorted(moments)
+    values, sample_ns = observations(found.ended, in_flight, run.samples, run.decisions, moments, spans)
+    at, after = moments.searchsorted(line.t_ns), moments.searchsorted(line.next_ns)
     return Observed(values[at, line.service], values[after, line.service], sample_ns[at, line.service])
 
 
-def cohorts(run: Run, plan: Plan, line: Timeline, cohort: Ints, sample_ns: Ints) -> Cohorts:
-    """The facts that the rewards are made of, one entry per decision; `cohort` is that of every request."""
-    n, requests = len(line.t_ns), run.requests
-    inside = cohort >= 0
-    requests, of = requests[inside], cohort[inside]
-    slo_ms = np.array([plan.slo_ms[name] for name in SERVICES])[line.service]
-    took_ms = requests["duration_us"] / 1000
-    ok = requests["ok"] == 1
-    satisfied = ok & (took_ms <= slo_ms[of])
-    tolerated = ok & ~satisfied & (took_ms <= TOLERATED_SLO * slo_ms[of])
-    instance_requests, instance_capacity = _per_instance(run, line, requests, of, sample_ns)
+def _of_cohorts(cells: Cells, sums: Array, line: Timeline) -> Array:
+    """The sum over each decision's interval; `sums` is (cells, services, ...)."""
+    within: Array = (cells.before(sums, line.next_ns) - cells.before(sums, line.t_ns))[
+        np.arange(len(line.t_ns)), line.service
+    ]
+    return within
 
-    def count(chosen: Array) -> Floats:
-        return np.bincount(of[chosen], minlength=n).astype(np.float64)
 
+def cohorts(run: Run, plan: Plan, line: Timeline, sent: SentTable, sample_ns: Ints) -> Cohorts:
+    """The facts that the rewards are made of, one entry per decision."""
+    classes = _of_cohorts(sent.cells, sent.classes, line)
+    instance_requests, instance_capacity = _per_instance(run, line, sent, sample_ns)
     return Cohorts(
-        finished=np.bincount(of, minlength=n).astype(np.float64),
-        failed=count(~ok),
-        ok_ms=np.bincount(of[ok], took_ms[ok], n).astype(np.float64),
-        satisfied=count(satisfied),
-        tolerated=count(tolerated),
-        slo_ms=slo_ms,
+        finished=classes.sum(axis=1).astype(np.float64),
+        failed=classes[:, FAILED].astype(np.float64),
+        ok_ms=_of_cohorts(sent.cells, sent.ok_us, line) / 1000,
+        satisfied=classes[:, SATISFIED].astype(np.float64),
+        tolerated=classes[:, TOLERATED].astype(np.float64),
+        slo_ms=np.array([plan.slo_ms[name] for name in SERVICES])[line.service],
         expected=_expected(run, plan, line),
         instance_requests=instance_requests,
         instance_capacity=instance_capacity,
@@ -171,17 +180,15 @@ def _expected(run: Run, plan: Plan, line: Timeline) -> Floats:
     return rps[place, line.service] * (line.next_ns - line.t_ns) / 1e9
 
 
-def _per_instance(run: Run, line: Timeline, requests: Array, of: Ints, sample_ns: Ints) -> tuple[Floats, Floats]:
+def _per_instance(run: Run, line: Timeline, sent: SentTable, sample_ns: Ints) -> tuple[Floats, Floats]:
     """Requests and declared capacity per instance, two (n, instances of a service) tables.
 
     Available is an instance that the last sample known at the decision did not call down, or that served one of the
     requests. Without a sample: every instance of the service that is named anywhere in the run.
     """
-    place = _instance_places(run)
-    width = max(int(place.max()) + 1, 1)
-    served = np.zeros((len(line.t_ns), width))
-    named = requests["instance_ref"] > 0
-    np.add.at(served, (of[named], place[requests["service"][named], requests["instance_ref"][named]]), 1)
+    place = _instance_places(run, sent)
+    served = _of_cohorts(sent.cells, sent.served(place), line).astype(np.float64)
+    width = served.shape[1]
     capacity = np.full(served.shape, np.nan)
     everywhere = np.arange(width) < (place >= 0).sum(axis=1)[:, None]  # (services, width)
     capacity[sample_ns == 0] = np.where(everywhere[line.service[sample_ns == 0]], 1.0, np.nan)
@@ -194,12 +201,11 @@ def _per_instance(run: Run, line: Timeline, requests: Array, of: Ints, sample_ns
     return served, capacity
 
 
-def _instance_places(run: Run) -> Ints:
+def _instance_places(run: Run, sent: SentTable) -> Ints:
     """(services, instance refs) -> the instance's place among its service's own; -1: not one of its."""
-    place = np.full((len(SERVICES), len(run.names["instance"])), -1, np.int64)
-    for table in (run.requests, run.samples):
-        named = table["instance_ref"] > 0
-        place[table["service"][named], table["instance_ref"][named]] = 0
+    place = np.where(sent.named, 0, -1)
+    named = run.samples["instance_ref"] > 0
+    place[run.samples["service"][named], run.samples["instance_ref"][named]] = 0
     for row in place:
         mine = np.flatnonzero(row >= 0)
         row[mine] = np.arange(len(mine))
@@ -234,11 +240,10 @@ class Applied:
     valid: npt.NDArray[np.bool_]  # (n,) `action` is the requested one, and it was or may have been applied
 
 
-def applied(run: Run, line: Timeline, cohort: Ints) -> Applied:
+def applied(run: Run, line: Timeline, sent: SentTable) -> Applied:
     """The applied action of every decision, from its requests; a draw between actions goes to the requested one."""
-    tells = (cohort >= 0) & (run.requests["action_applied"] != MISSING_U8)
-    counts = np.zeros((len(line.t_ns), len(ACTIONS)))
-    np.add.at(counts, (cohort[tells], run.requests["action_applied"][tells]), 1)
+    answers = _of_cohorts(sent.cells, sent.actions, line)
+    counts = answers[:, : len(ACTIONS)].astype(np.float64)
     decisions = run.decisions[line.row]
     requested = decisions["action"].astype(np.int64)
     rows = np.arange(len(requested))
@@ -249,6 +254,6 @@ def applied(run: Run, line: Timeline, cohort: Ints) -> Applied:
     share = np.divide(counts[rows, action], told, out=np.full(len(told), np.nan), where=told > 0)
     # An actuator that told the balancer knows that it was heard. A header that nobody answered may have been stripped
     # on the way, so where requests ended and none of them tells, nobody knows what routed them.
-    asked = np.bincount(cohort[cohort >= 0], minlength=len(told)) > 0
+    asked = answers.sum(axis=1) > 0
     unheard = asked & (told == 0) & (run.manifest["actuator"] == HEADER_ACTUATOR)
     return Applied(action, share, (action == requested) & ((told > 0) | (decisions["actuated"] == 1)) & ~unheard)

@@ -22,7 +22,7 @@ from rl_hooks.export.dataset import Dataset
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.formats import parquet
 from rl_hooks.export.normalization import normalization
-from rl_hooks.export.requests import request_table
+from rl_hooks.export.requests import request_tables
 from rl_hooks.export.schema import dataset_facts
 
 DATASET = "dataset.json"
@@ -75,7 +75,7 @@ def _write_files(data: Dataset, folder: Path) -> None:
         path = folder / "data" / "transitions" / f"{name}-00000-of-00001.parquet"
         parquet.write(parquet.transitions(data, name), path)
     parquet.write(parquet.transitions(data, split.EXCLUDED), folder / "data" / "excluded" / "excluded.parquet")
-    parquet.write(request_table(data), folder / "data" / "requests" / "requests.parquet")
+    parquet.write_parts(request_tables(data), folder / "data" / "requests" / "requests.parquet")
     episodes = pa.Table.from_pandas(data.episodes, preserve_index=False).replace_schema_metadata(None)
     parquet.write(episodes, folder / "episodes.parquet")
     facts = dataset_facts(data)

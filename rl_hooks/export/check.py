@@ -8,7 +8,6 @@ import numpy.typing as npt
 from rl_hooks.export import rewards, split
 from rl_hooks.export.dataset import Dataset, RunSteps, horizon_requests
 from rl_hooks.export.errors import ExportError
-from rl_hooks.export.split import RequestSpans
 
 Array = npt.NDArray[Any]
 _TOLERANCE = 1e-6
@@ -29,18 +28,24 @@ def check(data: Dataset) -> None:
 def shared_requests(data: Dataset, part: RunSteps) -> int:
     """How many requests of a run are seen by a step of train and by a step of validation."""
     mine = data.frame["run_id"].to_numpy() == part.run_id
-    requests = horizon_requests(part.run, part.plan)
-    train, validation = (_seen_by(data, mine & data.rows(side), requests) for side in (split.TRAIN, split.VALIDATION))
-    return int((train & validation).sum())
+    train, validation = (_Seen(data, mine & data.rows(side)) for side in (split.TRAIN, split.VALIDATION))
+    return sum(
+        int((train.sees(start_ns, gone_ns) & validation.sees(start_ns, gone_ns)).sum())
+        for start_ns, gone_ns in horizon_requests(part.run, part.plan)
+    )
 
 
-def _seen_by(data: Dataset, rows: Array, requests: RequestSpans) -> Array:
+class _Seen:
     """Which requests a step [T, T_next] of `rows` sees: sent before T_next and not gone from the windows at T."""
-    begins = np.sort(data.frame["t_unix_ns"].to_numpy()[rows])
-    ends = np.sort(data.frame["next_unix_ns"].to_numpy()[rows])
-    begun = np.searchsorted(begins, requests.gone_ns, side="right")
-    over = np.searchsorted(ends, requests.start_ns, side="right")
-    return begun > over
+
+    def __init__(self, data: Dataset, rows: Array) -> None:
+        self._begins = np.sort(data.frame["t_unix_ns"].to_numpy()[rows])
+        self._ends = np.sort(data.frame["next_unix_ns"].to_numpy()[rows])
+
+    def sees(self, start_ns: Array, gone_ns: Array) -> Array:
+        begun = np.searchsorted(self._begins, gone_ns, side="right")
+        over = np.searchsorted(self._ends, start_ns, side="right")
+        return begun > over
 
 
 def _rewards(data: Dataset) -> list[str]:

@@ -1,6 +1,6 @@
 """All that a bundle holds, in memory: the steps of one or several runs with their episodes and their split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import pandas as pd
 from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, episodes, split, steps
 from rl_hooks.export.errors import ExportError
+from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
 Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
 
 _NEEDED = ("run_id", "scenario", "plan", "started_unix_ns", "state")  # of a manifest
 
@@ -25,13 +27,21 @@ class RunSteps:
 
     run: Run
     plan: Plan
-    cohort: npt.NDArray[np.int64]  # (requests,) row of the data set's frame, -1: none
-    unfinished: npt.NDArray[np.int64]  # (in_flight,) the same for the requests whose end is unknown
-    incomplete: int
+    steps: steps.Steps
+    offset: int  # row of its first step in the data set's frame
 
     @property
     def run_id(self) -> str:
         return str(self.run.manifest["run_id"])
+
+    @property
+    def incomplete(self) -> int:
+        return self.steps.incomplete
+
+    def rows_of(self, service: Array, start_ns: Array) -> npt.NDArray[np.int64]:
+        """The row of the data set's frame that requests belong to, -1: none."""
+        found = self.steps.of(service, start_ns)
+        return np.where(found >= 0, found + self.offset, -1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
     offsets = np.cumsum([0, *(len(part.frame) for part in built)])
     return Dataset(
         runs=tuple(
-            RunSteps(run, plan, _moved(part.cohort, offset), _moved(part.unfinished, offset), part.incomplete)
+            RunSteps(run, plan, part, int(offset))
             for run, plan, part, offset in zip(runs, plans, built, offsets, strict=False)
         ),
         frame=frame,
@@ -82,15 +92,12 @@ def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
     )
 
 
-def horizon_requests(run: Run, plan: Plan) -> split.RequestSpans:
-    """When each request of a run, also one whose end is unknown, can be seen by a step."""
-    start_ns = np.concatenate((run.requests["start_ns"], run.in_flight["start_ns"])).astype(np.int64)
-    end_ns = np.concatenate((align.end_ns(run.requests), align.given_up_ns(run, plan)))
-    return split.request_spans(start_ns, end_ns, align.spans_of(plan).horizon_ns)
-
-
-def _moved(rows: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
-    return np.where(rows >= 0, rows + offset, -1)
+def horizon_requests(run: Run, plan: Plan) -> Iterator[tuple[Ints, Ints]]:
+    """When requests were sent and from when on no step can see them, a batch at a time, also of those in flight."""
+    horizon_ns = align.spans_of(plan).horizon_ns
+    for batch in run.batches():
+        yield batch.rows["start_ns"].astype(np.int64), end_ns(batch.rows) + horizon_ns
+    yield run.in_flight["start_ns"].astype(np.int64), align.given_up_ns(run, plan) + horizon_ns
 
 
 def _deal(run: Run, plan: Plan, part: steps.Steps) -> pd.DataFrame:
@@ -101,7 +108,7 @@ def _deal(run: Run, plan: Plan, part: steps.Steps) -> pd.DataFrame:
     frame = part.frame.assign(block=episodes.block_of(part.frame, spans.interval_ns, round(plan.episode_s * 1e9)))
     side = split.sides(frame, plan.seed)
     usable = split.reasons(frame, np.zeros(len(frame), bool)) == ""
-    reason = split.reasons(frame, split.purge(frame, side, usable, horizon_requests(run, plan), spans.horizon_ns))
+    reason = split.reasons(frame, split.purge(frame, side, usable, part.spans, spans.horizon_ns))
     return frame.assign(side=side, reason=reason, split=np.where(reason == "", side, split.EXCLUDED).astype(object))
 
 
@@ -125,7 +132,7 @@ def _check_readable(runs: Sequence[Run]) -> None:
             raise ExportError(f"{run.path}: its manifest.json lacks {', '.join(lacking)}; restore it as it was written")
         for table in ("decisions", "requests"):
             texts = [loss.text for loss in run.losses if loss.table == table]
-            if texts and len(getattr(run, table)) == 0:
+            if texts and (run.request_count if table == "requests" else len(run.decisions)) == 0:
                 lines = [f"{run.path}: none of its {table} can be read, nothing was exported", *texts]
                 raise ExportError("\n  ".join(lines))
 

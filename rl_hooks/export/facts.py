@@ -31,17 +31,22 @@ def iso_utc(unix_ns: int) -> str:
 
 def request_counts(run: Run) -> dict[str, Any]:
     """How many requests there were and how they ended."""
-    requests = run.requests
+    service, ok = np.zeros(len(SERVICES), np.int64), 0
+    failure, attempt = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for batch in run.batches():
+        rows = batch.rows
+        ok += int((rows["ok"] == 1).sum())
+        service += np.bincount(rows["service"], minlength=len(service))
+        failure += np.bincount(rows["failure"], minlength=256)
+        attempt += np.bincount(rows["attempt"], minlength=256)
     return {
-        "requests": len(requests) + len(run.in_flight),
-        "ok": int((requests["ok"] == 1).sum()),
-        "failed": int((requests["ok"] == 0).sum()),
+        "requests": run.request_count + len(run.in_flight),
+        "ok": ok,
+        "failed": run.request_count - ok,
         "unfinished": len(run.in_flight),
-        "retries": int((requests["attempt"] > 1).sum()),
-        "failures": {
-            kind.name.lower(): int((requests["failure"] == kind).sum()) for kind in Failure if kind is not Failure.NONE
-        },
-        "by_service": {name: int((requests["service"] == index).sum()) for index, name in enumerate(SERVICES)},
+        "retries": int(attempt[2:].sum()),
+        "failures": {kind.name.lower(): int(failure[kind]) for kind in Failure if kind is not Failure.NONE},
+        "by_service": {name: int(service[index]) for index, name in enumerate(SERVICES)},
     }
 
 

@@ -1,35 +1,52 @@
 """The request table of a bundle: one row per request, with names instead of ids and the step it belongs to."""
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align
 from rl_hooks.export.dataset import Dataset, RunSteps
+from rl_hooks.request_log import DTYPE, in_order
 from rl_hooks.row import MISSING_U8, MISSING_U32, Failure, Method, UserAction
 
 Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 
 
-def request_table(data: Dataset) -> pa.Table:
-    """The requests of all runs in order of run and start; those whose end is unknown have `ok` and its like null."""
-    return pa.concat_tables([_of_run(data, part) for part in data.runs]).unify_dictionaries()
+ROWS = 1 << 16  # of one table, which becomes one row group
 
 
-def _of_run(data: Dataset, part: RunSteps) -> pa.Table:
+def request_tables(data: Dataset) -> Iterator[pa.Table]:
+    """The requests of all runs in order of run and start; those whose end is unknown have `ok` and its like null.
+
+    They come as tables of 65,536 rows, so that memory does not depend on how many there are; the first may be empty.
+    """
+    steps = _Steps(data)
+    yield _table(steps, data.runs[0], np.empty(0, DTYPE))
+    for part in data.runs:
+        for rows in in_order(part.run.batches(by="start_ns"), _unfinished(part.run.in_flight), ROWS):
+            yield _table(steps, part, rows)
+
+
+class _Steps:
+    """What a request tells of its step, with names as positions."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.tick = data.frame["decision_tick"].to_numpy()
+        self.episode, self.episodes = pd.factorize(data.frame["episode_id"], sort=True)
+        self.part, self.parts = pd.factorize(data.frame["split"], sort=True)
+
+
+def _table(steps: _Steps, part: RunSteps, rows: Array) -> pa.Table:
     run = part.run
-    rows, known = _with_unfinished(run.requests, run.in_flight)
-    order = np.argsort(rows["start_ns"], kind="stable")
-    rows, known = rows[order], known[order]
-    step = np.concatenate((part.cohort, part.unfinished))[order]
-    of_step = data.frame[["decision_tick", "episode_id", "split"]].iloc[np.maximum(step, 0)]
-    episodes, episode = np.unique(of_step["episode_id"].to_numpy().astype(str), return_inverse=True)
-    parts, which = np.unique(of_step["split"].to_numpy().astype(str), return_inverse=True)
+    known = rows["seq"] > 0
+    step = part.rows_of(rows["service"], rows["start_ns"])
+    nowhere, step = step < 0, np.maximum(step, 0)
     return pa.table(
         {
             "run_id": _named(np.zeros(len(rows), np.int64), (part.run_id,)),
@@ -52,9 +69,9 @@ def _of_run(data: Dataset, part: RunSteps) -> pa.Table:
             "decision_tick_sent": pa.array(
                 rows["decision_tick"].astype(np.int64), mask=rows["decision_tick"] == MISSING_U32
             ),
-            "decision_tick": pa.array(of_step["decision_tick"].to_numpy(), mask=step < 0),
-            "episode_id": _named(episode, tuple(episodes), step < 0),
-            "split": _named(which, tuple(parts), step < 0),
+            "decision_tick": pa.array(steps.tick[step], mask=nowhere),
+            "episode_id": _named(steps.episode[step], tuple(steps.episodes), nowhere),
+            "split": _named(steps.part[step], tuple(steps.parts), nowhere),
             "upstream_us": pa.array(rows["upstream_us"], mask=rows["upstream_us"] == MISSING_U32),
             "queue_us": pa.array(rows["queue_us"], mask=rows["queue_us"] == MISSING_U32),
             "response_bytes": pa.array(rows["response_bytes"], mask=~known),
@@ -71,16 +88,15 @@ def _of_run(data: Dataset, part: RunSteps) -> pa.Table:
     )
 
 
-def _with_unfinished(requests: Array, in_flight: Array) -> tuple[Array, Mask]:
-    """Both kinds of rows in one table, and which of them have a known end."""
-    unfinished = np.zeros(len(in_flight), requests.dtype)
-    for name in requests.dtype.names or ():
+def _unfinished(in_flight: Array) -> Array:
+    """Requests without a known end as rows of the requests table. They have no number (`seq`)."""
+    rows = np.zeros(len(in_flight), DTYPE)
+    for name in DTYPE.names or ():
         if name in (in_flight.dtype.names or ()):
-            unfinished[name] = in_flight[name]
-    unfinished["action_applied"] = MISSING_U8
-    unfinished["upstream_us"] = unfinished["queue_us"] = MISSING_U32
-    known = np.append(np.ones(len(requests), bool), np.zeros(len(in_flight), bool))
-    return np.concatenate((requests, unfinished)), known
+            rows[name] = in_flight[name]
+    rows["action_applied"] = MISSING_U8
+    rows["upstream_us"] = rows["queue_us"] = MISSING_U32
+    return rows
 
 
 def _named(ids: Array, names: tuple[str, ...], missing: Array | None = None) -> pa.Array:

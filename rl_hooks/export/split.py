@@ -33,20 +33,22 @@ _SALT = 0x5B117
 
 @dataclass(frozen=True)
 class RequestSpans:
-    """From when to when each request of a run can leave a trace: sent, and forgotten by the longest window."""
+    """How long the requests that were sent before some moments of a run can leave a trace."""
 
-    start_ns: Ints  # (requests,) sorted
-    gone_ns: Ints  # (requests,) a step that begins later does not see it
+    moments_ns: Ints  # (n,) in order
+    gone_ns: Ints  # (n,) a step that begins later sees no request that was sent before the moment
 
     def reach_ns(self, until_ns: int) -> int:
-        """Until when requests that were sent before `until_ns` can be seen."""
-        before = int(np.searchsorted(self.start_ns, until_ns))
-        return int(self.gone_ns[:before].max(initial=until_ns))
+        """Until when requests that were sent before `until_ns`, one of the moments, can be seen."""
+        index = int(self.moments_ns.searchsorted(until_ns))
+        if index == len(self.moments_ns) or self.moments_ns[index] != until_ns:
+            raise ValueError(f"{until_ns} is not one of the moments")
+        return max(until_ns, int(self.gone_ns[index]))
 
 
-def request_spans(start_ns: Array, end_ns: Array, horizon_ns: int) -> RequestSpans:
-    order = np.argsort(start_ns, kind="stable")
-    return RequestSpans(start_ns[order], end_ns[order] + horizon_ns)
+def request_spans(moments_ns: Ints, last_end_ns: Ints, horizon_ns: int) -> RequestSpans:
+    """`last_end_ns` (n + 1,): of the requests sent before the first moment, from the first to the second, and so on."""
+    return RequestSpans(moments_ns, np.maximum.accumulate(last_end_ns[:-1]) + horizon_ns)
 
 
 def sides(frame: pd.DataFrame, seed: int) -> Array:

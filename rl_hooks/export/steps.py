@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export import align, facts, rewards
+from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
@@ -25,38 +26,49 @@ class Steps:
     frame: pd.DataFrame
     observation: npt.NDArray[np.float32]  # (n, features)
     next_observation: npt.NDArray[np.float32]  # (n, features)
-    cohort: Ints  # (requests,) the step of each request of the run, -1: none
-    unfinished: Ints  # (in_flight,) the same for the requests whose end is unknown
+    line: align.Timeline
+    spans: split.RequestSpans
     incomplete: int  # decisions without a step: their interval was not over when the run ended
+
+    def of(self, service: Array, start_ns: Array) -> Ints:
+        """The step in whose interval each request was sent, -1: none."""
+        kept = self.line.complete
+        place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last entry answers for -1
+        found: Ints = place[align.cohort_of(service, start_ns, self.line)]
+        return found
 
 
 def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
     """The steps of `run`. Raises ExportError when it has no usable decision."""
     line = align.timeline(run, plan)
-    seen = align.observe(run, plan, line, exact_quantiles=exact_quantiles)
-    cohort = align.cohort_of(run.requests["service"], run.requests["start_ns"], line)
+    found = align.tally(run, plan, line, exact_quantiles=exact_quantiles)
+    seen = align.observe(run, plan, line, found)
     unfinished = align.cohort_of(run.in_flight["service"], run.in_flight["start_ns"], line)
     frame = _when(run, plan, line)
     frame = frame.assign(
         **_labels(run, plan, line, frame["t_s"].to_numpy()),
-        **_actions(run, line, cohort),
-        **_rewards(run, plan, line, cohort, seen.sample_ns),
-        **_load(line, cohort, unfinished),
+        **_actions(run, line, found.sent),
+        **_rewards(run, plan, line, found.sent, seen.sample_ns, unfinished),
         user_count=_users(run, line.t_ns),
         sample_unix_ns=seen.sample_ns,
         sample_age_s=np.where(seen.sample_ns > 0, (line.t_ns - seen.sample_ns) / 1e9, np.nan),
         warmup=line.t_ns < line.t_ns.min() + align.spans_of(plan).horizon_ns,
     )
-    kept = line.complete
-    place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last entry answers for -1
     return Steps(
-        frame=frame[kept].reset_index(drop=True),
-        observation=seen.at[kept],
-        next_observation=seen.after[kept],
-        cohort=place[cohort],
-        unfinished=place[unfinished],
-        incomplete=int((~kept).sum()),
+        frame=frame[line.complete].reset_index(drop=True),
+        observation=seen.at[line.complete],
+        next_observation=seen.after[line.complete],
+        line=line,
+        spans=_spans(run, plan, found),
+        incomplete=int((~line.complete).sum()),
     )
+
+
+def _spans(run: Run, plan: Plan, found: align.Tallies) -> split.RequestSpans:
+    last_end_ns = found.sent.last_end_ns.copy()
+    lost = run.in_flight["start_ns"].astype(np.int64)
+    np.maximum.at(last_end_ns, found.moments_ns.searchsorted(lost, "right"), align.given_up_ns(run, plan))
+    return split.request_spans(found.moments_ns, last_end_ns, align.spans_of(plan).horizon_ns)
 
 
 def script_pattern(plan: Plan, t_s: float) -> str:
@@ -96,9 +108,9 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
     }
 
 
-def _actions(run: Run, line: align.Timeline, cohort: Ints) -> dict[str, Any]:
+def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
     decisions = run.decisions[line.row]
-    applied = align.applied(run, line, cohort)
+    applied = align.applied(run, line, sent)
     policy = np.array(run.names["policy"], object)[decisions["policy_ref"]]
     return {
         "action": applied.action,
@@ -113,8 +125,10 @@ def _actions(run: Run, line: align.Timeline, cohort: Ints) -> dict[str, Any]:
     }
 
 
-def _rewards(run: Run, plan: Plan, line: align.Timeline, cohort: Ints, sample_ns: Ints) -> dict[str, Array]:
-    cohorts = align.cohorts(run, plan, line, cohort, sample_ns)
+def _rewards(
+    run: Run, plan: Plan, line: align.Timeline, sent: SentTable, sample_ns: Ints, unfinished: Ints
+) -> dict[str, Array]:
+    cohorts = align.cohorts(run, plan, line, sent, sample_ns)
     table = rewards.components(cohorts)
     columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.REWARDS)}
     return {
@@ -122,17 +136,16 @@ def _rewards(run: Run, plan: Plan, line: align.Timeline, cohort: Ints, sample_ns
         **columns,
         "n_finished": cohorts.finished.astype(np.int64),
         "n_errors": cohorts.failed.astype(np.int64),
+        **_load(line, cohorts.finished.astype(np.int64), unfinished),
     }
 
 
-def _load(line: align.Timeline, cohort: Ints, unfinished: Ints) -> dict[str, Array]:
-    n = len(line.t_ns)
-    unknown = np.bincount(unfinished[unfinished >= 0], minlength=n)
-    sent = np.bincount(cohort[cohort >= 0], minlength=n) + unknown
+def _load(line: align.Timeline, finished: Ints, unfinished: Ints) -> dict[str, Array]:
+    unknown = np.bincount(unfinished[unfinished >= 0], minlength=len(finished))
     return {
-        "n_requests": sent,
+        "n_requests": finished + unknown,
         "n_unfinished": unknown,
-        "offered_rps": sent / ((line.next_ns - line.t_ns) / 1e9),
+        "offered_rps": (finished + unknown) / ((line.next_ns - line.t_ns) / 1e9),
     }
 
 

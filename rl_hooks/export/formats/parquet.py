@@ -5,6 +5,8 @@ would double the file, and `numpy.stack` over the columns in the order of datase
 Floats are stored BYTE_STREAM_SPLIT under zstd level 1, names as dictionaries. Nothing depends on when it was written.
 """
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +83,27 @@ def transitions(data: Dataset, part: str) -> pa.Table:
 
 def write(table: pa.Table, path: Path) -> None:
     """Write one file; the same table gives the same bytes."""
+    write_parts([table], path)
+
+
+def write_parts(tables: Iterable[pa.Table], path: Path) -> None:
+    """Write one file from tables with the same columns, one after the other: a row group for each 65,536 rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    names = [field.name for field in table.schema if _is_text(field.type)]
-    pq.write_table(
-        table,
+    tables = iter(tables)
+    first = next(tables)
+    floats = [field.name for field in first.schema if pa.types.is_floating(field.type)]
+    names = [field.name for field in first.schema if _is_text(field.type)]
+    with pq.ParquetWriter(
         path,
+        first.schema,
         compression="zstd",
         compression_level=1,
         use_dictionary=[*names, "action_probs.list.element"],
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-        row_group_size=1 << 16,
-    )
+    ) as writer:
+        for table in itertools.chain([first], tables):
+            if table.num_rows:
+                writer.write_table(table, row_group_size=1 << 16)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -424,7 +424,7 @@ def test_when_writing_fails_the_old_bundle_stays(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(ExportError, match=r"cannot be written \(No space left on device\)"):
         write_bundle(data, out)
     assert content(out) == content(bundle)

@@ -11,6 +11,7 @@ import pytest
 from rl_hooks.export import align, steps
 from rl_hooks.export.errors import ExportError
 from rl_hooks.row import MISSING_U8
+from rl_hooks.run_reader import Run
 from tests import builders
 from tests.builders import at, rows
 
@@ -26,6 +27,10 @@ def decided(times: list[float], service: int = 0, **columns: Any) -> Any:
 def frame_of(**tables: Any) -> pd.DataFrame:
     run = builders.run(PLAN, **tables)
     return steps.build(run, PLAN, exact_quantiles=False).frame
+
+
+def observed(run: Run, line: align.Timeline) -> align.Observed:
+    return align.observe(run, PLAN, line, align.tally(run, PLAN, line, exact_quantiles=False))
 
 
 def requests(*facts: dict[str, Any]) -> Any:
@@ -71,7 +76,8 @@ def test_an_interrupted_run_ends_with_its_last_fact() -> None:
 def test_requests_of_a_dropped_decision_belong_to_no_step() -> None:
     sent = requests({"start_ns": at(3)}, {"start_ns": at(4.5)})
     run = builders.run(PLAN, decisions=decided([0, 2, 4]), requests=sent, manifest={"ended_unix_ns": at(5)})
-    assert steps.build(run, PLAN, exact_quantiles=False).cohort.tolist() == [1, -1]
+    built = steps.build(run, PLAN, exact_quantiles=False)
+    assert built.of(run.requests["service"], run.requests["start_ns"]).tolist() == [1, -1]
 
 
 def test_the_action_is_the_one_applied_to_most_requests() -> None:
@@ -157,7 +163,7 @@ def test_the_next_observation_after_a_gap_is_what_was_known_one_interval_later()
     run = builders.random_run()
     run.decisions["t_ns"][run.decisions["tick"] >= 50] += 60 * 10**9
     line = align.timeline(run, PLAN)
-    seen = align.observe(run, PLAN, line, exact_quantiles=False)
+    seen = observed(run, line)
     gap = np.flatnonzero(~line.followed & (run.decisions["tick"][line.row] == 49))
     assert len(gap) == 5
     later = builders.random_run()
@@ -167,7 +173,7 @@ def test_the_next_observation_after_a_gap_is_what_was_known_one_interval_later()
         samples=later.samples,
         decisions=later.decisions[later.decisions["tick"] <= 50],
     )
-    direct = align.observe(virtual, PLAN, align.timeline(virtual, PLAN), exact_quantiles=False)
+    direct = observed(virtual, align.timeline(virtual, PLAN))
     at_50 = virtual.decisions["tick"][align.timeline(virtual, PLAN).row] == 50
     np.testing.assert_array_equal(seen.after[gap], direct.at[at_50])
 

@@ -1,0 +1,255 @@
+"""Observations at many moments at once: what `ObservationWindow` would give at each, from facts that come in batches.
+
+    completions  --add-->  sums per cell       differences of running sums  -->  windows at every moment
+                           one histogram       slides from moment to moment  -->  quantiles
+    samples, decisions     sorted once         position of every moment      -->  gauges, previous action
+
+Time is cut into cells at all moments and at all left ends of windows. Counts and sums per cell are whole numbers, so
+they do not depend on the order of the rows; only the histogram needs to know until when everything is there. What the
+numbers mean is defined in `observation.features` alone, and the tests hold both ways equal bit for bit.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rl_hooks import histogram
+from rl_hooks.decision import SERVICES
+from rl_hooks.observation import GAUGES, QUANTILE_LEVELS, UNKNOWN_ACTION, Known, Spans, features, summarize
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_SNAPSHOTS = 8  # moments whose quantiles are read together
+_SAMPLES = 4096  # samples that are summarized together
+
+
+class Cells:
+    """Time cut at `edges_ns` (sorted): cell 0 lies before the first edge, cell i from edge i - 1 on."""
+
+    def __init__(self, edges_ns: Ints) -> None:
+        self.edges_ns = edges_ns
+
+    def __len__(self) -> int:
+        return len(self.edges_ns) + 1
+
+    def of(self, t_ns: Ints) -> tuple[slice, Ints]:
+        """The cells that some times lie in, and for each time which of them, counted from the first."""
+        low, high = self.edges_ns.searchsorted((t_ns.min(), t_ns.max()), "right").tolist()
+        return slice(low, high + 1), self.edges_ns[low:high].searchsorted(t_ns, "right")
+
+    def before(self, sums: Array, t_ns: Array) -> Array:
+        """What lies before each of `t_ns`, which are edges; `sums` has one entry per cell."""
+        running = np.zeros((len(sums) + 1, *sums.shape[1:]), sums.dtype)
+        np.cumsum(sums, axis=0, out=running[1:])
+        return running[self.edges_ns.searchsorted(t_ns) + 1]
+
+
+class CompletionTable:
+    """Completions in, windows at n moments out."""
+
+    def __init__(self, moments_ns: Ints, spans: Spans, *, exact_quantiles: bool = False) -> None:
+        """`moments_ns` (n,) are in order and different."""
+        self._moments_ns = moments_ns
+        self._spans = spans
+        lefts = [moments_ns - length for length in spans.lengths_ns]
+        self._cells = Cells(np.unique(np.concatenate((moments_ns, *lefts))))
+        self._count = np.zeros((len(self._cells), len(SERVICES), 2), np.int64)  # the last: failed, ok
+        self._sum_us = np.zeros((len(self._cells), len(SERVICES)))
+        self._quantiles = _SlidingQuantiles(self._cells, moments_ns, spans.window_ns, exact=exact_quantiles)
+
+    def add(self, service: Ints, end_ns: Ints, duration_us: Floats, ok: Array, complete_ns: int) -> None:
+        """Requests that ended; all others that end before `complete_ns` were added before or are among them."""
+        cells, cell = self._cells.of(end_ns)
+        place = (cell * len(SERVICES) + service) * 2 + ok
+        shape = (cells.stop - cells.start, len(SERVICES), 2)
+        size = shape[0] * shape[1] * shape[2]
+        self._count[cells] += np.bincount(place, minlength=size).reshape(shape)
+        self._sum_us[cells] += np.bincount(place, duration_us, size).reshape(shape).sum(axis=2)
+        self._quantiles.add(cell + cells.start, service, duration_us, complete_ns)
+
+    def windows(self) -> tuple[Floats, Floats, Floats]:
+        """Completions, how many of them failed, and the sum of their durations (us): each (n, windows, services)."""
+        count, failed = self._inside(self._count.sum(axis=2)), self._inside(self._count[:, :, 0])
+        return count.astype(np.float64), failed.astype(np.float64), self._inside(self._sum_us)
+
+    def ended(self) -> Ints:
+        """All completions before each moment, (n, services)."""
+        return self._cells.before(self._count.sum(axis=2), self._moments_ns)
+
+    def quantiles_us(self) -> Floats:
+        """Of the longest window, (n, services, levels). Call it when everything was added."""
+        return self._quantiles.finish()
+
+    def _inside(self, sums: Array) -> Array:
+        until = self._cells.before(sums, self._moments_ns)
+        lefts = [self._cells.before(sums, self._moments_ns - length) for length in self._spans.lengths_ns]
+        return np.stack([until - left for left in lefts], axis=1)
+
+
+class _SlidingQuantiles:
+    """A histogram of the window of each moment, made from the one before; holds the rows of one window."""
+
+    def __init__(self, cells: Cells, moments_ns: Ints, window_ns: int, *, exact: bool) -> None:
+        self._moments_ns = moments_ns
+        self._exact = exact
+        # A row is in the window of a moment from cell `first` on, up to and without cell `end`.
+        self._end = cells.edges_ns.searchsorted(moments_ns) + 1
+        self._first = cells.edges_ns.searchsorted(moments_ns - window_ns) + 1
+        self._waiting: list[tuple[Array, Array]] = []  # (cell, key) of rows that later moments ask for, cells in order
+        self._cell, self._key = np.empty(0, np.int32), np.empty(0, np.uint64 if exact else np.uint16)
+        self._counts = np.zeros(len(SERVICES) * histogram.BUCKETS, np.int64)
+        self._entered = self._left = 0  # how many of the held rows have come into the histogram, and gone again
+        self._done = 0
+        self._found = np.full((len(moments_ns), len(SERVICES), len(QUANTILE_LEVELS)), np.nan)
+
+    def add(self, cell: Ints, service: Ints, duration_us: Floats, complete_ns: int) -> None:
+        if self._exact:
+            key = service.astype(np.uint64) << np.uint64(32) | duration_us.astype(np.uint64)
+        else:
+            key = (service * histogram.BUCKETS + histogram.bucket_of(duration_us)).astype(np.uint16)
+        order = slice(None) if (cell[1:] >= cell[:-1]).all() else np.argsort(cell, kind="stable")
+        self._waiting.append((cell[order].astype(np.int32), key[order]))
+        # Waiting for some moments together spares most of the cost of each.
+        ready = int(self._moments_ns.searchsorted(complete_ns, "right"))
+        if ready >= self._done + _SNAPSHOTS:
+            self._advance(ready)
+
+    def finish(self) -> Floats:
+        self._advance(len(self._moments_ns))
+        return self._found
+
+    def _advance(self, ready: int) -> None:
+        """Go on to the moments before `ready`, at which everything is there."""
+        if ready == self._done:
+            return
+        self._take(int(self._end[ready - 1]))
+        entered = self._cell.searchsorted(self._end[self._done : ready]).tolist()
+        left = self._cell.searchsorted(self._first[self._done : ready]).tolist()
+        (self._select if self._exact else self._slide)(entered, left)
+        self._done = ready
+        self._cell, self._key = self._cell[self._left :], self._key[self._left :]
+        self._entered -= self._left
+        self._left = 0
+
+    def _take(self, end: int) -> None:
+        """Hold all rows of the cells before `end` in order of their cells."""
+        cells, keys, waiting = [self._cell], [self._key], []
+        for cell, key in self._waiting:
+            ready = int(cell.searchsorted(end))
+            cells.append(cell[:ready])
+            keys.append(key[:ready])
+            if ready < len(cell):
+                waiting.append((cell[ready:].copy(), key[ready:].copy()))
+        self._waiting = waiting
+        self._cell = np.concatenate(cells)
+        self._key = np.concatenate(keys)
+        if (self._cell[1:] < self._cell[:-1]).any():
+            # What was held lies before what is new, so only the new part has to be put in order.
+            new = slice(len(cells[0]), None)
+            order = np.argsort(self._cell[new], kind="stable")
+            self._cell[new], self._key[new] = self._cell[new][order], self._key[new][order]
+
+    def _slide(self, entered: list[int], left: list[int]) -> None:
+        counts, snapshots = self._counts, np.empty((_SNAPSHOTS, len(self._counts)), np.int64)
+        for first in range(0, len(entered), _SNAPSHOTS):
+            block = range(first, min(first + _SNAPSHOTS, len(entered)))
+            for number, moment in enumerate(block):
+                np.add.at(counts, self._key[self._entered : entered[moment]].astype(np.intp), 1)
+                np.add.at(counts, self._key[self._left : left[moment]].astype(np.intp), -1)
+                self._entered, self._left = entered[moment], left[moment]
+                snapshots[number] = counts
+            rows = snapshots[: len(block)].reshape(-1, histogram.BUCKETS)
+            found = histogram.quantiles(rows, QUANTILE_LEVELS).reshape(len(block), len(SERVICES), -1)
+            self._found[self._done + first : self._done + first + len(block)] = found
+
+    def _select(self, entered: list[int], left: list[int]) -> None:
+        for moment, (begin, end) in enumerate(zip(left, entered, strict=True)):
+            inside = self._key[begin:end]
+            service, duration_us = inside >> np.uint64(32), (inside & np.uint64(0xFFFFFFFF)).astype(np.float64)
+            for index in range(len(SERVICES)):
+                mine = duration_us[service == index]
+                if len(mine):
+                    self._found[self._done + moment, index] = np.quantile(mine, QUANTILE_LEVELS)
+            self._entered, self._left = end, begin
+
+
+def observations(
+    completions: CompletionTable, in_flight: Array, samples: Array, decisions: Array, moments_ns: Ints, spans: Spans
+) -> tuple[npt.NDArray[np.float32], Ints]:
+    """The features (n, services, features) and the time of the sample used (n, services), 0: none.
+
+    `in_flight` (n, services) are the requests in flight at each moment; `samples` and `decisions` are rows of those
+    tables, decisions of a service in order of time.
+    """
+    count, failed, sum_us = completions.windows()
+    gauges, sample_ns = _gauges(samples, moments_ns, spans.window_ns)
+    previous, held = _previous_actions(decisions, moments_ns)
+    quantiles_us = completions.quantiles_us()
+    known = Known(count, failed, sum_us, quantiles_us, in_flight.astype(np.float64), gauges, previous, held)
+    return features(known, spans), sample_ns
+
+
+def _previous_actions(decisions: Array, moments_ns: Ints) -> tuple[Ints, Floats]:
+    """The last action before each moment and for how many decisions in a row, each (n, services)."""
+    previous = np.full((len(moments_ns), len(SERVICES)), UNKNOWN_ACTION, np.int64)
+    held = np.zeros(previous.shape)
+    for service in range(len(SERVICES)):
+        mine = decisions[decisions["service"] == service]
+        mine = mine[np.argsort(mine["t_ns"], kind="stable")]
+        if len(mine) == 0:
+            continue
+        action = np.where(mine["actuated"] != 0, mine["action"].astype(np.int64), UNKNOWN_ACTION)
+        begins = np.append(True, action[1:] != action[:-1])
+        since = np.maximum.accumulate(np.where(begins, np.arange(len(action)), 0))
+        last = mine["t_ns"].searchsorted(moments_ns) - 1
+        made = last >= 0
+        previous[made, service] = action[last[made]]
+        held[made, service] = (last - since[last] + 1)[made]
+    return previous, held
+
+
+def _gauges(samples: Array, moments_ns: Ints, window_ns: int) -> tuple[dict[str, Floats], Ints]:
+    """The features of the newest sample received before each moment, each (n, services), and the sample's time."""
+    sample_ns = np.zeros((len(moments_ns), len(SERVICES)), np.int64)
+    first, rows = np.zeros(sample_ns.shape, np.int64), np.zeros(sample_ns.shape, np.int64)
+    order = np.lexsort((np.maximum(samples["t_ns"], samples["received_ns"]), samples["t_ns"], samples["service"]))
+    for service in range(len(SERVICES)):
+        begin, end = np.searchsorted(samples["service"][order], (service, service + 1)).tolist()
+        if begin < end:
+            mine = samples[order[begin:end]]
+            newest, place, count = _newest(mine["t_ns"], np.maximum(mine["t_ns"], mine["received_ns"]), moments_ns)
+            known = (count > 0) & (newest >= moments_ns - window_ns)
+            sample_ns[known, service] = newest[known]
+            first[known, service], rows[known, service] = begin + place[known], count[known]
+    width = max(int(rows.max(initial=0)), 1)
+    used, which = np.unique(first * (width + 1) + rows, return_inverse=True)
+    parts = list(_summaries(samples, order, *np.divmod(used, width + 1), width))
+    found = {name: np.concatenate([part[name] for part in parts])[which.reshape(rows.shape)] for name in parts[0]}
+    return found, sample_ns
+
+
+def _newest(t_ns: Ints, ready_ns: Ints, moments_ns: Ints) -> tuple[Ints, Ints, Ints]:
+    """Of one service's rows, sorted by time and readiness: the newest time, its first row and how many are ready."""
+    by_ready = np.argsort(ready_ns, kind="stable")
+    ready = ready_ns[by_ready].searchsorted(moments_ns, "right")  # a sample of exactly the moment counts
+    newest = np.append(0, np.maximum.accumulate(t_ns[by_ready]))[ready]
+    first, end = t_ns.searchsorted(newest), t_ns.searchsorted(newest, "right")
+    count = np.zeros(len(moments_ns), np.int64)
+    for number in range(int((end - first).max(initial=0))):
+        row = np.minimum(first + number, len(t_ns) - 1)
+        count += (first + number < end) & (ready_ns[row] <= moments_ns)
+    return newest, first, np.where(ready > 0, count, 0)
+
+
+def _summaries(samples: Array, order: Ints, first: Ints, rows: Ints, width: int) -> Iterator[dict[str, Floats]]:
+    """`summarize` for stretches of the samples in `order`: from `first` on `rows`, at most `width`."""
+    gauges = np.array([samples[name][order] for name in GAUGES], np.float64)
+    gauges = np.pad(gauges, ((0, 0), (0, width)), constant_values=np.nan)
+    for begin in range(0, len(rows), _SAMPLES):
+        count = rows[begin : begin + _SAMPLES]
+        values = gauges[:, first[begin : begin + _SAMPLES, None] + np.arange(width)]
+        yield summarize(np.where(np.arange(width) < count[:, None], values, np.nan), count)
