@@ -52,16 +52,23 @@ def quantiles(counts: npt.NDArray[Any], levels: Floats) -> Floats:
     below_octave = np.cumsum(np.column_stack((counts[:, 0], octaves.sum(axis=2))), axis=1)  # (rows, 1 + OCTAVES)
     total = below_octave[:, -1]
     rank = (np.maximum(total, 1) - 1)[:, None] * levels
-    below = np.floor(rank)
-    low, high = (_value_at(octaves, below_octave, whole.astype(np.int64)) for whole in (below, np.ceil(rank)))
-    return np.where(total[:, None] > 0, low + (rank - below) * (high - low), np.nan)
+    below = np.floor(rank).astype(np.int64)
+    row = np.repeat(np.arange(len(counts)), len(levels))
+    low, next_rank = _bucket_at(octaves, below_octave, row, below.ravel())
+    high = low.copy()
+    # The rank above is mostly in the same bucket.
+    other = np.flatnonzero(np.ceil(rank).ravel() >= next_rank)
+    high[other], _ = _bucket_at(octaves, below_octave, row[other], below.ravel()[other] + 1)
+    low_us, high_us = VALUE_US[low].reshape(rank.shape), VALUE_US[high].reshape(rank.shape)
+    return np.where(total[:, None] > 0, low_us + (rank - below) * (high_us - low_us), np.nan)
 
 
-def _value_at(octaves: npt.NDArray[Any], below_octave: npt.NDArray[Any], rank: Ints) -> Floats:
-    """The value of each rank (rows, ranks), counted from 0: first its octave, then its bucket in there."""
-    octave = (below_octave[:, None, :] <= rank[:, :, None]).sum(axis=2) - 1  # -1: bucket 0
-    octave = np.minimum(octave, OCTAVES - 1)  # of an empty row
-    row = np.arange(len(rank))[:, None]
-    inside = np.cumsum(octaves[row, octave], axis=2)
-    step = (inside <= (rank - below_octave[row, octave])[:, :, None]).sum(axis=2)
-    return VALUE_US[np.where(octave < 0, 0, 1 + octave * BUCKETS_PER_OCTAVE + np.minimum(step, BUCKETS_PER_OCTAVE - 1))]
+def _bucket_at(octaves: npt.NDArray[Any], below_octave: npt.NDArray[Any], row: Ints, rank: Ints) -> tuple[Ints, Ints]:
+    """The bucket of each rank (counted from 0) of a row, and the first rank behind that bucket."""
+    octave = (below_octave[row] <= rank[:, None]).sum(axis=1) - 1  # -1: bucket 0
+    inside = np.clip(octave, 0, OCTAVES - 1)  # also for an empty row
+    running = below_octave[row, inside][:, None] + np.cumsum(octaves[row, inside], axis=1)
+    step = np.minimum((running <= rank[:, None]).sum(axis=1), BUCKETS_PER_OCTAVE - 1)
+    zero = octave < 0
+    behind = np.where(zero, below_octave[row, 0], running[np.arange(len(row)), step])
+    return np.where(zero, 0, 1 + inside * BUCKETS_PER_OCTAVE + step), behind

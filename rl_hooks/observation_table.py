@@ -115,7 +115,7 @@ class _SlidingQuantiles:
         self._waiting.append((cell[order].astype(np.int32), key[order]))
         # Waiting for some moments together spares most of the cost of each.
         ready = int(self._moments_ns.searchsorted(complete_ns, "right"))
-        if ready >= self._done + _SNAPSHOTS:
+        if ready >= self._done + 2 * _SNAPSHOTS:
             self._advance(ready)
 
     def finish(self) -> Floats:
@@ -136,8 +136,8 @@ class _SlidingQuantiles:
         self._left = 0
 
     def _take(self, end: int) -> None:
-        """Hold all rows of the cells before `end` in order of their cells."""
-        cells, keys, waiting = [self._cell], [self._key], []
+        """Hold all rows of the cells before `end` in order of their cells; what was held lies before what is new."""
+        cells, keys, waiting = [], [], []
         for cell, key in self._waiting:
             ready = int(cell.searchsorted(end))
             cells.append(cell[:ready])
@@ -145,13 +145,10 @@ class _SlidingQuantiles:
             if ready < len(cell):
                 waiting.append((cell[ready:].copy(), key[ready:].copy()))
         self._waiting = waiting
-        self._cell = np.concatenate(cells)
-        self._key = np.concatenate(keys)
-        if (self._cell[1:] < self._cell[:-1]).any():
-            # What was held lies before what is new, so only the new part has to be put in order.
-            new = slice(len(cells[0]), None)
-            order = np.argsort(self._cell[new], kind="stable")
-            self._cell[new], self._key[new] = self._cell[new][order], self._key[new][order]
+        if cells:
+            cell, key = np.concatenate(cells), np.concatenate(keys)
+            order = np.argsort(cell, kind="stable")
+            self._cell, self._key = np.append(self._cell, cell[order]), np.append(self._key, key[order])
 
     def _slide(self, entered: list[int], left: list[int]) -> None:
         counts, snapshots = self._counts, np.empty((_SNAPSHOTS, len(self._counts)), np.int64)

@@ -1,16 +1,17 @@
 """The requests of a run, read in batches: what is in memory at a time does not depend on how many there are.
 
-    index (one entry per batch)   first start, first end, where the rows are      made once, when the run is read
-    batches(by)                   8,192 rows at most, in order of their first     as often as somebody asks
+    index (one entry per batch)   first start, where the rows are      made once, when the run is read
+    batches()                     16,384 rows at most                  as often as somebody asks
 
-Rows are in order of their end within a process, with small disorder, and the processes overlap. A batch says until
-when everything is there (`complete_ns`), so that whoever needs an order across batches knows how long to wait.
+Rows are in order of their end within a process, with small disorder, and the processes overlap. Batches come in order
+of the first start in each, and a batch says which start the later ones do not come before (`complete_ns`). So whoever
+needs an order across batches, of starts or of ends, knows how long to wait.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,14 @@ from rl_hooks.segments import rows_of
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
-By = Literal["start_ns", "end_ns"]
 
-BATCH_ROWS = 8192
-"""Columns of a batch are 64 kB: they stay in the cache, and the allocator hands the same memory out again."""
+BATCH_ROWS = 1 << 14
+"""Columns of a batch are 128 kB: they stay in the cache, and the allocator hands the same memory out again."""
 
 DTYPE = np.dtype([("incarnation", "<u2"), *REQUESTS.dtype.descr])
 """A request as everybody after the reader sees it."""
 
-_NEVER = np.iinfo(np.int64).max
+NEVER_NS = int(np.iinfo(np.int64).max)
 
 
 class Columns(Protocol):
@@ -41,7 +41,7 @@ class Columns(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some requests, and the moment before which no request of a later batch began (or ended, as was asked for)."""
+    """Some requests, and the moment before which no request of a later batch was sent."""
 
     rows: Columns
     complete_ns: int
@@ -63,28 +63,28 @@ class Stretch:
     pieces: tuple[tuple[Path, int, int], ...]  # file, first row, rows
     rows: int
     first_start_ns: int
-    first_end_ns: int
-    last_end_ns: int
 
 
 def stretches(incarnation: int, segments: Iterable[tuple[Path, Array]]) -> Iterator[Stretch]:
     """The index of one process, from its segments in order of writing."""
-    waiting: list[Stretch] = []
+    small: list[Stretch] = []
     for file, rows in segments:
-        for first in range(0, len(rows), BATCH_ROWS):
-            found = _stretch(incarnation, file, first, rows[first : first + BATCH_ROWS])
-            if waiting and sum(stretch.rows for stretch in waiting) + found.rows > BATCH_ROWS:
-                yield _joined(waiting)
-                waiting = []
-            waiting.append(found)
-    if waiting:
-        yield _joined(waiting)
-
-
-def _stretch(incarnation: int, file: Path, first: int, rows: Array) -> Stretch:
-    start, end = rows["start_ns"], end_ns(rows)
-    piece = (file, first, len(rows))
-    return Stretch(incarnation, (piece,), len(rows), int(start.min()), int(end.min()), int(end.max()))
+        parts = max(1, -(-len(rows) // BATCH_ROWS))
+        edges = [len(rows) * part // parts for part in range(parts + 1)]
+        for first, end in zip(edges[:-1], edges[1:], strict=True):
+            if first == end:
+                continue
+            start_ns = int(rows["start_ns"][first:end].min())
+            found = Stretch(incarnation, ((file, first, end - first),), end - first, start_ns)
+            if small and sum(stretch.rows for stretch in small) + found.rows > BATCH_ROWS // 2:
+                yield _joined(small)
+                small = []
+            if found.rows > BATCH_ROWS // 4:
+                yield found  # joining means copying
+            else:
+                small.append(found)
+    if small:
+        yield _joined(small)
 
 
 def _joined(parts: Sequence[Stretch]) -> Stretch:
@@ -93,13 +93,12 @@ def _joined(parts: Sequence[Stretch]) -> Stretch:
         tuple(piece for part in parts for piece in part.pieces),
         sum(part.rows for part in parts),
         min(part.first_start_ns for part in parts),
-        min(part.first_end_ns for part in parts),
-        max(part.last_end_ns for part in parts),
     )
 
 
 class RequestLog:
-    """The requests in a run folder. `ids[i]` turns the ids of process i into common ones, by kind of name."""
+    """The requests in a run folder. `ids[i]` turns the ids of process i into common ones, by kind of name; it has an
+    entry for every id in the rows."""
 
     def __init__(self, index: Sequence[Stretch], ids: Sequence[Mapping[str, Array]]) -> None:
         self._index = tuple(index)
@@ -111,17 +110,11 @@ class RequestLog:
     def rows_of_process(self, incarnation: int) -> int:
         return sum(stretch.rows for stretch in self._index if stretch.incarnation == incarnation)
 
-    @property
-    def last_end_ns(self) -> int:
-        """When the last request ended. ValueError where there is none."""
-        return max(stretch.last_end_ns for stretch in self._index)
-
-    def batches(self, by: By = "end_ns") -> Iterator[Batch]:
-        """All requests, a batch at a time, in order of the first start or the first end in each."""
-        firsts = [stretch.first_end_ns if by == "end_ns" else stretch.first_start_ns for stretch in self._index]
-        order = np.argsort(np.array(firsts, np.int64), kind="stable").tolist()
-        for number, following in zip(order, [*order[1:], None], strict=True):
-            yield Batch(self._read(self._index[number]), _NEVER if following is None else firsts[following])
+    def batches(self) -> Iterator[Batch]:
+        """All requests, a batch at a time."""
+        index = sorted(self._index, key=lambda stretch: stretch.first_start_ns)
+        for stretch, following in zip(index, [*index[1:], None], strict=True):
+            yield Batch(self._read(stretch), following.first_start_ns if following else NEVER_NS)
 
     def load(self) -> Array:
         """All requests in memory, sorted by start; the order of writing decides between equals."""
@@ -153,28 +146,19 @@ class _Rows:
         if name == "incarnation":
             return np.full(len(self._rows), self._incarnation, np.uint16)
         if name.endswith("_ref"):
-            return common_ids(self._rows[name], self._ids[name.removesuffix("_ref")])
+            return self._ids[name.removesuffix("_ref")].take(self._rows[name])
         return np.ascontiguousarray(self._rows[name])
 
 
-def common_ids(own: Array, ids: Array) -> Array:
-    """The common ids for a process's `own`, 0 where its dictionary lacks the name."""
-    known = own < len(ids)
-    found: Array = ids.take(own, mode="clip")
-    return found if known.all() else np.where(known, found, 0)
-
-
-def batches_of(rows: Array, by: By = "end_ns") -> Iterator[Batch]:
+def batches_of(rows: Array) -> Iterator[Batch]:
     """The same batches for requests that are in memory, sorted by start."""
-    parts = [rows[first : first + BATCH_ROWS] for first in range(0, len(rows), BATCH_ROWS)]
-    firsts = [int((end_ns(part) if by == "end_ns" else part["start_ns"]).min()) for part in parts]
-    complete = np.minimum.accumulate([*firsts[1:], _NEVER][::-1])[::-1].tolist() if parts else []
-    for part, complete_ns in zip(parts, complete, strict=True):
-        yield Batch(part, complete_ns)
+    for first in range(0, len(rows), BATCH_ROWS):
+        later = rows["start_ns"][first + BATCH_ROWS : first + BATCH_ROWS + 1]
+        yield Batch(rows[first : first + BATCH_ROWS], int(later[0]) if len(later) else NEVER_NS)
 
 
 def in_order(batches: Iterable[Batch], more: Array, count: int) -> Iterator[Array]:
-    """All rows of `batches` (by start_ns) and of `more` in order of their start, `count` at a time.
+    """All rows of `batches` and of `more` in order of their start, `count` at a time.
 
     Held are the rows that began while one of the others was under way.
     """

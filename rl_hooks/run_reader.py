@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_hooks.request_log import Batch, By, RequestLog, Stretch, batches_of, common_ids, end_ns, stretches
+from rl_hooks.request_log import Batch, RequestLog, Stretch, batches_of, stretches
 from rl_hooks.row import IN_FLIGHT, REQUESTS, TABLES, Table
 from rl_hooks.run_folder import Incarnation, read_incarnations, read_manifest
 from rl_hooks.segments import read_segment
@@ -70,22 +70,14 @@ class Run:
     events: tuple[Mapping[str, Any], ...]  # sorted by t_ns
     losses: tuple[Loss, ...]
 
-    def batches(self, by: By = "end_ns") -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch]:
         """The requests a batch at a time, for runs of any size."""
         rows = self.__dict__["_requests"]
-        return rows.batches(by) if isinstance(rows, RequestLog) else batches_of(rows, by)
+        return rows.batches() if isinstance(rows, RequestLog) else batches_of(rows)
 
     @property
     def request_count(self) -> int:
         return len(self.__dict__["_requests"])
-
-    @property
-    def last_end_ns(self) -> int | None:
-        """When the last request ended; None where there is none."""
-        rows = self.__dict__["_requests"]
-        if not len(rows):
-            return None
-        return rows.last_end_ns if isinstance(rows, RequestLog) else int(end_ns(rows).max())
 
 
 def read_run(path: Path) -> Run:
@@ -148,20 +140,23 @@ def _read_requests(
 ) -> RequestLog:
     """Where the readable requests of all incarnations are."""
     index: list[Stretch] = []
+    ids: list[Mapping[str, Any]] = []
     for number, who in enumerate(incarnations):
-        unnamed = _Unnamed(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
-        index += stretches(number, unnamed.counted(_segments(path, who, REQUESTS, losses)))
-        losses += unnamed.losses(path, who, REQUESTS)
-    return RequestLog(index, [names.tables_for(path / "dictionaries" / f"{who.name}.jsonl") for who in incarnations])
+        tables = names.tables_for(path / "dictionaries" / f"{who.name}.jsonl")
+        refs = _Refs(tables)
+        index += stretches(number, refs.seen(_segments(path, who, REQUESTS, losses)))
+        losses += refs.losses(path, who, REQUESTS)
+        ids.append(refs.ids())
+    return RequestLog(index, ids)
 
 
 def _read_table(path: Path, number: int, who: Incarnation, table: Table, names: _Names, losses: list[Loss]) -> Any:
     """All readable rows of one incarnation, and what is missing between and behind them into `losses`."""
-    unnamed = _Unnamed(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
-    parts = [rows for _, rows in unnamed.counted(_segments(path, who, table, losses))]
-    losses += unnamed.losses(path, who, table)
+    refs = _Refs(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
+    parts = [rows for _, rows in refs.seen(_segments(path, who, table, losses))]
+    losses += refs.losses(path, who, table)
     rows = np.concatenate(parts) if parts else np.empty(0, table.dtype)
-    return _with_common_ids(rows, number, who, path, names)
+    return _with_common_ids(rows, number, refs.ids())
 
 
 def _segments(path: Path, who: Incarnation, table: Table, losses: list[Loss]) -> Iterator[tuple[Path, Any]]:
@@ -184,28 +179,44 @@ def _segments(path: Path, who: Incarnation, table: Table, losses: list[Loss]) ->
         losses.append(Loss(who.name, table.name, promised - expected + 1, text))
 
 
-class _Unnamed:
-    """Counts rows that refer to an id that the dictionary does not hold."""
+class _Refs:
+    """The ids of one incarnation: which of its rows use, and what they are in common. `ids` is of its dictionary."""
 
     def __init__(self, ids: Mapping[str, Any]) -> None:
         self._ids = ids
-        self._rows = 0
+        self._highest = dict.fromkeys(ids, 0)
+        self._unnamed = 0
 
-    def counted(self, segments: Iterable[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
+    def seen(self, segments: Iterable[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
+        """The same segments; their rows were looked at."""
         for file, rows in segments:
-            self._rows += self._count(rows)
+            self.look(rows)
             yield file, rows
 
-    def losses(self, path: Path, who: Incarnation, table: Table) -> list[Loss]:
-        file = f"{path / 'dictionaries' / who.name}.jsonl"
-        text = f"{file}: cut or damaged, it lacks names that {self._rows} rows refer to"
-        return [Loss(who.name, table.name, 0, text)] if self._rows else []
+    def look(self, rows: Any) -> None:
+        unnamed = []
+        for column in rows.dtype.names:
+            kind = column.removesuffix("_ref")
+            if kind == column:
+                continue
+            highest = int(rows[column].max(initial=0))
+            self._highest[kind] = max(self._highest[kind], highest)
+            if highest >= len(self._ids[kind]):
+                unnamed.append(rows[column] >= len(self._ids[kind]))
+        if unnamed:
+            self._unnamed += int(np.logical_or.reduce(unnamed).sum())
 
-    def _count(self, rows: Any) -> int:
-        limits = {name: len(self._ids[name.removesuffix("_ref")]) for name in rows.dtype.names if name.endswith("_ref")}
-        if all(rows[name].max(initial=0) < limit for name, limit in limits.items()):
-            return 0
-        return int(np.logical_or.reduce([rows[name] >= limit for name, limit in limits.items()]).sum())
+    def losses(self, path: Path, who: Incarnation, table: Table) -> list[Loss]:
+        """What the dictionary lacks."""
+        file = f"{path / 'dictionaries' / who.name}.jsonl"
+        text = f"{file}: cut or damaged, it lacks names that {self._unnamed} rows refer to"
+        return [Loss(who.name, table.name, 0, text)] if self._unnamed else []
+
+    def ids(self) -> dict[str, Any]:
+        """kind -> array of the common ids, 0 for those without a name."""
+        return {
+            kind: np.pad(ids, (0, max(0, self._highest[kind] + 1 - len(ids)))) for kind, ids in self._ids.items()
+        }
 
 
 def _read_board(path: Path, number: int, who: Incarnation, names: _Names) -> Any:
@@ -213,18 +224,18 @@ def _read_board(path: Path, number: int, who: Incarnation, names: _Names) -> Any
     file = path / "in_flight" / f"{who.name}.board"
     content = file.read_bytes() if file.exists() and not who.closed else b""
     rows = np.frombuffer(content, IN_FLIGHT.dtype, len(content) // IN_FLIGHT.row_bytes)
-    return _with_common_ids(rows[rows["busy"] == 1], number, who, path, names)
+    rows = rows[rows["busy"] == 1]
+    refs = _Refs(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
+    refs.look(rows)
+    return _with_common_ids(rows, number, refs.ids())
 
 
-def _with_common_ids(rows: Any, number: int, who: Incarnation, path: Path, names: _Names) -> Any:
+def _with_common_ids(rows: Any, number: int, ids: Mapping[str, Any]) -> Any:
     result = np.empty(len(rows), np.dtype([("incarnation", "<u2"), *rows.dtype.descr]))
     result["incarnation"] = number
-    tables = names.tables_for(path / "dictionaries" / f"{who.name}.jsonl")
     for column in rows.dtype.names:
-        values = rows[column]
-        if column.endswith("_ref"):
-            values = common_ids(values, tables[column.removesuffix("_ref")])
-        result[column] = values
+        kind = column.removesuffix("_ref")
+        result[column] = rows[column] if kind == column else ids[kind][rows[column]]
     return result
 
 

@@ -1,5 +1,6 @@
 """Which facts belong to which decision: its interval, its cohort of requests, what was known when it was made."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +94,8 @@ def _last_moment_ns(run: Run) -> int:
     if run.manifest.get("ended_unix_ns") is not None:
         return int(run.manifest["ended_unix_ns"])
     last = [run.decisions["t_ns"], run.samples["received_ns"], run.in_flight["start_ns"]]
-    moments = [int(times.max()) for times in last if len(times)]
-    return max(moments if run.last_end_ns is None else [*moments, run.last_end_ns])
+    ends = (end_ns(batch.rows) for batch in run.batches())
+    return max(int(times.max()) for times in itertools.chain(last, ends) if len(times))
 
 
 def cohort_of(service: Array, start_ns: Array, line: Timeline) -> Ints:
@@ -123,7 +124,7 @@ def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tal
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
     ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles)
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
-    for batch in run.batches(by="end_ns"):
+    for batch in run.batches():
         service, until_ns = batch.rows["service"].astype(np.int64), end_ns(batch.rows)
         duration_us, ok = batch.rows["duration_us"].astype(np.float64), (batch.rows["ok"] == 1).view(np.int8)
         ended.add(service, until_ns, duration_us, ok, batch.complete_ns)

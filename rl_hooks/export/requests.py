@@ -29,7 +29,7 @@ def request_tables(data: Dataset) -> Iterator[pa.Table]:
     steps = _Steps(data)
     yield _table(steps, data.runs[0], np.empty(0, DTYPE))
     for part in data.runs:
-        for rows in in_order(part.run.batches(by="start_ns"), _unfinished(part.run.in_flight), ROWS):
+        for rows in in_order(part.run.batches(), _unfinished(part.run.in_flight), ROWS):
             yield _table(steps, part, rows)
 
 
