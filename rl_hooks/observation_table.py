@@ -23,7 +23,8 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_SNAPSHOTS = 8  # moments whose quantiles are read together
+_SNAPSHOTS = 16  # moments whose quantiles are read together
+_NEVER_NS = np.iinfo(np.int64).max
 _SAMPLES = 4096  # samples that are summarized together
 
 
@@ -41,6 +42,16 @@ class Cells:
         low, high = self.edges_ns.searchsorted((t_ns.min(), t_ns.max()), "right").tolist()
         return slice(low, high + 1), self.edges_ns[low:high].searchsorted(t_ns, "right")
 
+    def of_earlier(self, t_ns: Ints, later: Ints) -> tuple[slice, Ints]:
+        """The same for times that mostly lie in the cells `later` (counted from 0) or a little before."""
+        begins_ns = np.append(np.iinfo(np.int64).min, self.edges_ns)
+        cell = later.copy()
+        before = np.flatnonzero(t_ns < begins_ns.take(cell))
+        cell[before] = self.edges_ns.searchsorted(t_ns[before], "right")
+        low, high = int(cell.min()), int(cell.max())
+        cell -= low
+        return slice(low, high + 1), cell
+
     def before(self, sums: Array, t_ns: Array) -> Array:
         """What lies before each of `t_ns`, which are edges; `sums` has one entry per cell."""
         running = np.zeros((len(sums) + 1, *sums.shape[1:]), sums.dtype)
@@ -57,19 +68,29 @@ class CompletionTable:
         self._spans = spans
         lefts = [moments_ns - length for length in spans.lengths_ns]
         self._cells = Cells(np.unique(np.concatenate((moments_ns, *lefts))))
+        self._moments_passed = moments_ns.searchsorted(np.append(-_NEVER_NS, self._cells.edges_ns), "right")
         self._count = np.zeros((len(self._cells), len(SERVICES), 2), np.int64)  # the last: failed, ok
         self._sum_us = np.zeros((len(self._cells), len(SERVICES)))
         self._quantiles = _SlidingQuantiles(self._cells, moments_ns, spans.window_ns, exact=exact_quantiles)
 
-    def add(self, service: Ints, end_ns: Ints, duration_us: Floats, ok: Array, complete_ns: int) -> None:
-        """Requests that ended; all others that end before `complete_ns` were added before or are among them."""
+    def add(self, service: Ints, end_ns: Ints, duration_us: Floats, ok: Array, complete_ns: int) -> Ints:
+        """Requests that ended; all others that end before `complete_ns` were added before or are among them.
+
+        Returns how many moments lie at or before each end.
+        """
         cells, cell = self._cells.of(end_ns)
-        place = (cell * len(SERVICES) + service) * 2 + ok
+        place = cell * len(SERVICES)
+        place += service
+        place *= 2
+        place += ok
         shape = (cells.stop - cells.start, len(SERVICES), 2)
         size = shape[0] * shape[1] * shape[2]
-        self._count[cells] += np.bincount(place, minlength=size).reshape(shape)
+        count = np.bincount(place, minlength=size).reshape(shape)
+        self._count[cells] += count
         self._sum_us[cells] += np.bincount(place, duration_us, size).reshape(shape).sum(axis=2)
-        self._quantiles.add(cell + cells.start, service, duration_us, complete_ns)
+        cell += cells.start
+        self._quantiles.add(cell, cells, count.sum(axis=(1, 2)), service, duration_us, complete_ns)
+        return self._moments_passed.take(cell)
 
     def windows(self) -> tuple[Floats, Floats, Floats]:
         """Completions, how many of them failed, and the sum of their durations (us): each (n, windows, services)."""
@@ -99,20 +120,27 @@ class _SlidingQuantiles:
         # A row is in the window of a moment from cell `first` on, up to and without cell `end`.
         self._end = cells.edges_ns.searchsorted(moments_ns) + 1
         self._first = cells.edges_ns.searchsorted(moments_ns - window_ns) + 1
+        self._rows = np.zeros(len(cells) + 1, np.int64)  # in each cell, behind a zero
         self._waiting: list[tuple[Array, Array]] = []  # (cell, key) of rows that later moments ask for, cells in order
-        self._cell, self._key = np.empty(0, np.int32), np.empty(0, np.uint64 if exact else np.uint16)
+        self._key = np.empty(0, np.uint64 if exact else np.uint16)  # of the held rows, in order of their cells
+        self._forgotten = 0  # how many rows lie before those
+        self._entered = self._left = 0  # how many rows have come into the histogram, and gone again
         self._counts = np.zeros(len(SERVICES) * histogram.BUCKETS, np.int64)
-        self._entered = self._left = 0  # how many of the held rows have come into the histogram, and gone again
+        self._snapshots = np.empty((_SNAPSHOTS, len(self._counts)), np.int32)
         self._done = 0
         self._found = np.full((len(moments_ns), len(SERVICES), len(QUANTILE_LEVELS)), np.nan)
 
-    def add(self, cell: Ints, service: Ints, duration_us: Floats, complete_ns: int) -> None:
+    def add(
+        self, cell: Ints, cells: slice, rows: Ints, service: Ints, duration_us: Floats, complete_ns: int
+    ) -> None:
+        """Rows and the cells of each; `rows` is their number in each of `cells`."""
+        self._rows[cells.start + 1 : cells.stop + 1] += rows
         if self._exact:
             key = service.astype(np.uint64) << np.uint64(32) | duration_us.astype(np.uint64)
         else:
-            key = (service * histogram.BUCKETS + histogram.bucket_of(duration_us)).astype(np.uint16)
+            key = (histogram.bucket_of(duration_us) + service * histogram.BUCKETS).astype(np.uint16)
         order = slice(None) if (cell[1:] >= cell[:-1]).all() else np.argsort(cell, kind="stable")
-        self._waiting.append((cell[order].astype(np.int32), key[order]))
+        self._waiting.append((cell[order], key[order]))
         # Waiting for some moments together spares most of the cost of each.
         ready = int(self._moments_ns.searchsorted(complete_ns, "right"))
         if ready >= self._done + 2 * _SNAPSHOTS:
@@ -127,16 +155,16 @@ class _SlidingQuantiles:
         if ready == self._done:
             return
         self._take(int(self._end[ready - 1]))
-        entered = self._cell.searchsorted(self._end[self._done : ready]).tolist()
-        left = self._cell.searchsorted(self._first[self._done : ready]).tolist()
+        before = np.cumsum(self._rows[: self._end[ready - 1] + 1])
+        entered = (before[self._end[self._done : ready]] - self._forgotten).tolist()
+        left = (before[self._first[self._done : ready]] - self._forgotten).tolist()
         (self._select if self._exact else self._slide)(entered, left)
+        self._key = self._key[left[-1] :]
+        self._forgotten += left[-1]
         self._done = ready
-        self._cell, self._key = self._cell[self._left :], self._key[self._left :]
-        self._entered -= self._left
-        self._left = 0
 
     def _take(self, end: int) -> None:
-        """Hold all rows of the cells before `end` in order of their cells; what was held lies before what is new."""
+        """Hold all rows of the cells before `end`; what was held lies before what is new."""
         cells, keys, waiting = [], [], []
         for cell, key in self._waiting:
             ready = int(cell.searchsorted(end))
@@ -146,22 +174,22 @@ class _SlidingQuantiles:
                 waiting.append((cell[ready:].copy(), key[ready:].copy()))
         self._waiting = waiting
         if cells:
-            cell, key = np.concatenate(cells), np.concatenate(keys)
-            order = np.argsort(cell, kind="stable")
-            self._cell, self._key = np.append(self._cell, cell[order]), np.append(self._key, key[order])
+            order = np.argsort(np.concatenate(cells), kind="stable")
+            self._key = np.append(self._key, np.concatenate(keys)[order])
 
     def _slide(self, entered: list[int], left: list[int]) -> None:
-        counts, snapshots = self._counts, np.empty((_SNAPSHOTS, len(self._counts)), np.int64)
+        done, gone = self._entered - self._forgotten, self._left - self._forgotten
         for first in range(0, len(entered), _SNAPSHOTS):
             block = range(first, min(first + _SNAPSHOTS, len(entered)))
             for number, moment in enumerate(block):
-                np.add.at(counts, self._key[self._entered : entered[moment]].astype(np.intp), 1)
-                np.add.at(counts, self._key[self._left : left[moment]].astype(np.intp), -1)
-                self._entered, self._left = entered[moment], left[moment]
-                snapshots[number] = counts
-            rows = snapshots[: len(block)].reshape(-1, histogram.BUCKETS)
+                np.add.at(self._counts, self._key[done : entered[moment]].astype(np.intp), 1)
+                np.add.at(self._counts, self._key[gone : left[moment]].astype(np.intp), -1)
+                done, gone = entered[moment], left[moment]
+                self._snapshots[number] = self._counts
+            rows = self._snapshots[: len(block)].reshape(-1, histogram.BUCKETS)
             found = histogram.quantiles(rows, QUANTILE_LEVELS).reshape(len(block), len(SERVICES), -1)
             self._found[self._done + first : self._done + first + len(block)] = found
+        self._entered, self._left = done + self._forgotten, gone + self._forgotten
 
     def _select(self, entered: list[int], left: list[int]) -> None:
         for moment, (begin, end) in enumerate(zip(left, entered, strict=True)):
@@ -171,7 +199,6 @@ class _SlidingQuantiles:
                 mine = duration_us[service == index]
                 if len(mine):
                     self._found[self._done + moment, index] = np.quantile(mine, QUANTILE_LEVELS)
-            self._entered, self._left = end, begin
 
 
 def observations(

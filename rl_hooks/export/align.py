@@ -127,8 +127,8 @@ def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tal
     for batch in run.batches():
         service, until_ns = batch.rows["service"].astype(np.int64), end_ns(batch.rows)
         duration_us, ok = batch.rows["duration_us"].astype(np.float64), (batch.rows["ok"] == 1).view(np.int8)
-        ended.add(service, until_ns, duration_us, ok, batch.complete_ns)
-        sent.add(batch.rows, service, until_ns, duration_us, ok)
+        moments_passed = ended.add(service, until_ns, duration_us, ok, batch.complete_ns)
+        sent.add(batch.rows, service, until_ns, moments_passed, duration_us, ok)
     return Tallies(moments, ended, sent)
 
 

@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 FAILED, SATISFIED, TOLERATED, LATE = range(4)
 _CLASSES, _TOLD = 4, len(ACTIONS) + 1  # the last: the balancer did not say
+_TOLD_PLACE = np.minimum(np.arange(256), len(ACTIONS)) * _CLASSES
 _NEVER = np.iinfo(np.int64).min
 
 
@@ -30,8 +31,7 @@ class SentTable:
         """`instances` is the number of instance refs of the run."""
         self.cells = Cells(moments_ns)
         by_service = (len(self.cells), len(SERVICES))
-        self.classes = np.zeros((*by_service, _CLASSES), np.int64)  # FAILED, SATISFIED, TOLERATED, LATE
-        self.actions = np.zeros((*by_service, _TOLD), np.int64)  # applied
+        self._answers = np.zeros((*by_service, _TOLD, _CLASSES), np.int32)
         self.ok_us = np.zeros(by_service)
         self.last_end_ns = np.full(len(self.cells), _NEVER)
         self._satisfied_us = _whole_us(slo_ms, 1.0)
@@ -39,26 +39,37 @@ class SentTable:
         self._instances = instances
         self._place = np.full(len(SERVICES) * instances, -1)  # (service, instance ref) -> column of `_served`
         self._place[::instances] = 0  # column 0: no instance was named
-        self._served = np.zeros((*by_service, 1), np.int64)
+        self._served = np.zeros((*by_service, 1), np.int32)
 
-    def add(self, rows: Columns, service: Ints, end_ns: Ints, duration_us: Floats, ok: Array) -> None:
-        cells, cell = self.cells.of(rows["start_ns"])
-        count = cells.stop - cells.start
-        sender = cell * len(SERVICES) + service
-        late = (duration_us > self._satisfied_us.take(service)).view(np.int8) + (
-            duration_us > self._tolerated_us.take(service)
-        )
-        told = np.minimum(rows["action_applied"], len(ACTIONS))
-        place = (sender * _TOLD + told) * _CLASSES + ok * (late + 1)
-        shape = (count, len(SERVICES), _TOLD, _CLASSES)
-        size = count * len(SERVICES) * _TOLD * _CLASSES
-        found = np.bincount(place, minlength=size).reshape(shape)
-        self.classes[cells] += found.sum(axis=2)
-        self.actions[cells] += found.sum(axis=3)
-        took_us = np.bincount(place, duration_us, size).reshape(shape)
-        self.ok_us[cells] += took_us[..., SATISFIED:].sum(axis=(2, 3))
+    @property
+    def classes(self) -> Ints:
+        """(cells, services, FAILED ... LATE)"""
+        return self._answers.sum(axis=2, dtype=np.int64)
+
+    @property
+    def actions(self) -> Ints:
+        """(cells, services, actions + 1) Applied actions; the last: not told."""
+        return self._answers.sum(axis=3, dtype=np.int64)
+
+    def add(
+        self, rows: Columns, service: Ints, end_ns: Ints, moments_passed: Ints, duration_us: Floats, ok: Array
+    ) -> None:
+        """Requests with their end and how many moments lie at or before that."""
+        cells, cell = self.cells.of_earlier(rows["start_ns"], moments_passed)
+        sender = cell * len(SERVICES)
+        sender += service
+        shape = (cells.stop - cells.start, len(SERVICES))
+        size = shape[0] * shape[1]
+        self.ok_us[cells] += np.bincount(sender, duration_us * ok, size).reshape(shape)
         np.maximum.at(self.last_end_ns[cells], cell, end_ns)
-        self._add_served(cells, sender, service * self._instances + rows["instance_ref"])
+        self._add_served(cells, sender, service, rows["instance_ref"])
+        late = duration_us > self._satisfied_us.take(service)
+        later = duration_us > self._tolerated_us.take(service)
+        place = _TOLD_PLACE.take(rows["action_applied"])
+        place += sender * (_TOLD * _CLASSES)
+        place += (late.view(np.int8) + later.view(np.int8) + 1) * ok
+        answers = np.bincount(place, minlength=size * _TOLD * _CLASSES)
+        self._answers[cells] += answers.reshape(*shape, _TOLD, _CLASSES)
 
     def served(self, place: Ints) -> Ints:
         """Requests per instance, (cells, services, instances of a service); `place` as `instance_places` gives it."""
@@ -73,15 +84,17 @@ class SentTable:
         """(services, instance refs) Which instances served which service."""
         return (self._place > 0).reshape(len(SERVICES), self._instances)
 
-    def _add_served(self, cells: slice, sender: Ints, instance: Ints) -> None:
+    def _add_served(self, cells: slice, sender: Ints, service: Ints, instance_ref: Array) -> None:
+        instance = service * self._instances
+        instance += instance_ref
         column = self._place.take(instance)
-        if (column < 0).any():
+        if column.min() < 0:
             self._make_room(np.unique(instance[column < 0]))
             column = self._place.take(instance)
         width = self._served.shape[2]
         shape = (cells.stop - cells.start, len(SERVICES), width)
-        served = np.bincount(sender * width + column, minlength=shape[0] * shape[1] * width)
-        self._served[cells] += served.reshape(shape)
+        column += sender * width
+        self._served[cells] += np.bincount(column, minlength=shape[0] * shape[1] * width).reshape(shape)
 
     def _make_room(self, instances: Ints) -> None:
         """Columns for instances that were not seen before; those of different services share columns."""
