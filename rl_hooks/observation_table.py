@@ -42,15 +42,15 @@ class Cells:
         low, high = self.edges_ns.searchsorted((t_ns.min(), t_ns.max()), "right").tolist()
         return slice(low, high + 1), self.edges_ns[low:high].searchsorted(t_ns, "right")
 
-    def of_earlier(self, t_ns: Ints, later: Ints) -> tuple[slice, Ints]:
-        """The same for times that mostly lie in the cells `later` (counted from 0) or a little before."""
-        begins_ns = np.append(np.iinfo(np.int64).min, self.edges_ns)
+    def of_earlier(self, t_ns: Ints, later: Ints) -> tuple[slice, Ints, Ints]:
+        """The same for times that lie in the cells `later` (counted from 0) or before, and which lie before."""
+        begins_ns = np.append(-_NEVER_NS, self.edges_ns)
         cell = later.copy()
         before = np.flatnonzero(t_ns < begins_ns.take(cell))
         cell[before] = self.edges_ns.searchsorted(t_ns[before], "right")
         low, high = int(cell.min()), int(cell.max())
         cell -= low
-        return slice(low, high + 1), cell
+        return slice(low, high + 1), cell, before
 
     def before(self, sums: Array, t_ns: Array) -> Array:
         """What lies before each of `t_ns`, which are edges; `sums` has one entry per cell."""

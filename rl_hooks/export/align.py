@@ -125,10 +125,12 @@ def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tal
     ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles)
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
-        service, until_ns = batch.rows["service"].astype(np.int64), end_ns(batch.rows)
-        duration_us, ok = batch.rows["duration_us"].astype(np.float64), (batch.rows["ok"] == 1).view(np.int8)
-        moments_passed = ended.add(service, until_ns, duration_us, ok, batch.complete_ns)
-        sent.add(batch.rows, service, until_ns, moments_passed, duration_us, ok)
+        rows = batch.rows
+        service, start_ns, duration_us = (rows[name].astype(np.int64) for name in ("service", "start_ns", "duration_us"))
+        until_ns, took_us = start_ns + duration_us * 1000, duration_us.astype(np.float64)
+        ok = (rows["ok"] == 1).astype(np.int64)
+        moments_passed = ended.add(service, until_ns, took_us, ok, batch.complete_ns)
+        sent.add(rows, service, start_ns, until_ns, moments_passed, took_us, ok)
     return Tallies(moments, ended, sent)
 
 

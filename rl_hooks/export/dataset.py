@@ -108,7 +108,7 @@ def _deal(run: Run, plan: Plan, part: steps.Steps) -> pd.DataFrame:
     frame = part.frame.assign(block=episodes.block_of(part.frame, spans.interval_ns, round(plan.episode_s * 1e9)))
     side = split.sides(frame, plan.seed)
     usable = split.reasons(frame, np.zeros(len(frame), bool)) == ""
-    reason = split.reasons(frame, split.purge(frame, side, usable, part.spans, spans.horizon_ns))
+    reason = split.reasons(frame, split.purge(frame, side, usable, part.spans))
     return frame.assign(side=side, reason=reason, split=np.where(reason == "", side, split.EXCLUDED).astype(object))
 
 

@@ -33,7 +33,7 @@ class SentTable:
         by_service = (len(self.cells), len(SERVICES))
         self._answers = np.zeros((*by_service, _TOLD, _CLASSES), np.int32)
         self.ok_us = np.zeros(by_service)
-        self.last_end_ns = np.full(len(self.cells), _NEVER)
+        self.last_end_ns = np.full(len(self.cells), _NEVER)  # of those that ended in a later cell
         self._satisfied_us = _whole_us(slo_ms, 1.0)
         self._tolerated_us = _whole_us(slo_ms, TOLERATED_SLO)
         self._instances = instances
@@ -52,22 +52,29 @@ class SentTable:
         return self._answers.sum(axis=3, dtype=np.int64)
 
     def add(
-        self, rows: Columns, service: Ints, end_ns: Ints, moments_passed: Ints, duration_us: Floats, ok: Array
+        self,
+        rows: Columns,
+        service: Ints,
+        start_ns: Ints,
+        end_ns: Ints,
+        moments_passed: Ints,
+        duration_us: Floats,
+        ok: Ints,
     ) -> None:
-        """Requests with their end and how many moments lie at or before that."""
-        cells, cell = self.cells.of_earlier(rows["start_ns"], moments_passed)
+        """Requests with their start and end, and how many moments lie at or before the end."""
+        cells, cell, over = self.cells.of_earlier(start_ns, moments_passed)
         sender = cell * len(SERVICES)
         sender += service
         shape = (cells.stop - cells.start, len(SERVICES))
         size = shape[0] * shape[1]
         self.ok_us[cells] += np.bincount(sender, duration_us * ok, size).reshape(shape)
-        np.maximum.at(self.last_end_ns[cells], cell, end_ns)
+        np.maximum.at(self.last_end_ns[cells], cell[over], end_ns[over])
         self._add_served(cells, sender, service, rows["instance_ref"])
         late = duration_us > self._satisfied_us.take(service)
         later = duration_us > self._tolerated_us.take(service)
         place = _TOLD_PLACE.take(rows["action_applied"])
         place += sender * (_TOLD * _CLASSES)
-        place += (late.view(np.int8) + later.view(np.int8) + 1) * ok
+        place += ok + ok * late + ok * later
         answers = np.bincount(place, minlength=size * _TOLD * _CLASSES)
         self._answers[cells] += answers.reshape(*shape, _TOLD, _CLASSES)
 
@@ -105,8 +112,8 @@ class SentTable:
         self._served = np.pad(self._served, ((0, 0), (0, 0), (0, max(missing, 0))))
 
 
-def _whole_us(slo_ms: Mapping[str, float], times: float) -> Ints:
+def _whole_us(slo_ms: Mapping[str, float], times: float) -> Floats:
     """The longest duration in whole microseconds that is within so many SLOs, per service."""
     limits_ms = [times * slo_ms[name] for name in SERVICES]
     near = [np.arange(int(limit * 1000) - 1, int(limit * 1000) + 3) for limit in limits_ms]
-    return np.array([int(us[us / 1000 <= limit].max()) for us, limit in zip(near, limits_ms, strict=True)])
+    return np.array([float(us[us / 1000 <= limit].max()) for us, limit in zip(near, limits_ms, strict=True)])

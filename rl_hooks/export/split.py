@@ -36,19 +36,15 @@ class RequestSpans:
     """How long the requests that were sent before some moments of a run can leave a trace."""
 
     moments_ns: Ints  # (n,) in order
-    gone_ns: Ints  # (n,) a step that begins later sees no request that was sent before the moment
+    last_end_ns: Ints  # (n,) of the requests sent before each moment and still under way then; anything before: none
+    horizon_ns: int  # how long after its end a request is in a window
 
     def reach_ns(self, until_ns: int) -> int:
         """Until when requests that were sent before `until_ns`, one of the moments, can be seen."""
         index = int(self.moments_ns.searchsorted(until_ns))
         if index == len(self.moments_ns) or self.moments_ns[index] != until_ns:
             raise ValueError(f"{until_ns} is not one of the moments")
-        return max(until_ns, int(self.gone_ns[index]))
-
-
-def request_spans(moments_ns: Ints, last_end_ns: Ints, horizon_ns: int) -> RequestSpans:
-    """`last_end_ns` (n + 1,): of the requests sent before the first moment, from the first to the second, and so on."""
-    return RequestSpans(moments_ns, np.maximum.accumulate(last_end_ns[:-1]) + horizon_ns)
+        return max(until_ns, int(self.last_end_ns[index])) + self.horizon_ns
 
 
 def sides(frame: pd.DataFrame, seed: int) -> Array:
@@ -80,7 +76,7 @@ def _quota(counts: dict[str, int]) -> dict[str, int]:
     return quota
 
 
-def purge(frame: pd.DataFrame, side: Array, usable: Array, requests: RequestSpans, horizon_ns: int) -> Array:
+def purge(frame: pd.DataFrame, side: Array, usable: Array, requests: RequestSpans) -> Array:
     """True for the steps of one run that have to go, so that no request is seen by both sides.
 
     A step [T, T_next) sees a request through its cohort, its observation or its next observation only if the request
@@ -98,9 +94,7 @@ def purge(frame: pd.DataFrame, side: Array, usable: Array, requests: RequestSpan
         purged |= mine & (t_ns <= seen_until_ns[other])
         kept = mine & usable & ~purged
         if kept.any():
-            border_ns = int(next_ns[kept].max())
-            reach_ns = max(border_ns + horizon_ns, requests.reach_ns(border_ns))
-            seen_until_ns[here] = max(seen_until_ns[here], reach_ns)
+            seen_until_ns[here] = max(seen_until_ns[here], requests.reach_ns(int(next_ns[kept].max())))
     return purged
 
 

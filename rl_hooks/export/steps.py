@@ -68,7 +68,8 @@ def _spans(run: Run, plan: Plan, found: align.Tallies) -> split.RequestSpans:
     last_end_ns = found.sent.last_end_ns.copy()
     lost = run.in_flight["start_ns"].astype(np.int64)
     np.maximum.at(last_end_ns, found.moments_ns.searchsorted(lost, "right"), align.given_up_ns(run, plan))
-    return split.request_spans(found.moments_ns, last_end_ns, align.spans_of(plan).horizon_ns)
+    until_ns = np.maximum.accumulate(last_end_ns)[:-1]  # of all that were sent before each moment
+    return split.RequestSpans(found.moments_ns, until_ns, align.spans_of(plan).horizon_ns)
 
 
 def script_pattern(plan: Plan, t_s: float) -> str:
