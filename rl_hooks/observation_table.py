@@ -69,37 +69,38 @@ class CompletionTable:
         lefts = [moments_ns - length for length in spans.lengths_ns]
         self._cells = Cells(np.unique(np.concatenate((moments_ns, *lefts))))
         self._moments_passed = moments_ns.searchsorted(np.append(-_NEVER_NS, self._cells.edges_ns), "right")
-        self._count = np.zeros((len(self._cells), len(SERVICES), 2), np.int64)  # the last: failed, ok
+        self._count = np.zeros((len(self._cells), len(SERVICES)), np.int64)
+        self._failed = np.zeros_like(self._count)
         self._sum_us = np.zeros((len(self._cells), len(SERVICES)))
         self._quantiles = _SlidingQuantiles(self._cells, moments_ns, spans.window_ns, exact=exact_quantiles)
 
-    def add(self, service: Ints, end_ns: Ints, duration_us: Floats, ok: Array, complete_ns: int) -> Ints:
-        """Requests that ended; all others that end before `complete_ns` were added before or are among them.
+    def add(self, service: Ints, end_ns: Ints, duration_us: Floats, failed: Ints, complete_ns: int) -> Ints:
+        """Requests that ended, and which of them failed (their positions).
 
-        Returns how many moments lie at or before each end.
+        All others that end before `complete_ns` were added before or are among them. Returns how many moments lie at or
+        before each end.
         """
         cells, cell = self._cells.of(end_ns)
         place = cell * len(SERVICES)
         place += service
-        place *= 2
-        place += ok
-        shape = (cells.stop - cells.start, len(SERVICES), 2)
-        size = shape[0] * shape[1] * shape[2]
+        shape = (cells.stop - cells.start, len(SERVICES))
+        size = shape[0] * shape[1]
         count = np.bincount(place, minlength=size).reshape(shape)
         self._count[cells] += count
-        self._sum_us[cells] += np.bincount(place, duration_us, size).reshape(shape).sum(axis=2)
+        self._failed[cells] += np.bincount(place[failed], minlength=size).reshape(shape)
+        self._sum_us[cells] += np.bincount(place, duration_us, size).reshape(shape)
         cell += cells.start
-        self._quantiles.add(cell, cells, count.sum(axis=(1, 2)), service, duration_us, complete_ns)
+        self._quantiles.add(cell, cells, count.sum(axis=1), service, duration_us, complete_ns)
         return self._moments_passed.take(cell)
 
     def windows(self) -> tuple[Floats, Floats, Floats]:
         """Completions, how many of them failed, and the sum of their durations (us): each (n, windows, services)."""
-        count, failed = self._inside(self._count.sum(axis=2)), self._inside(self._count[:, :, 0])
+        count, failed = self._inside(self._count), self._inside(self._failed)
         return count.astype(np.float64), failed.astype(np.float64), self._inside(self._sum_us)
 
     def ended(self) -> Ints:
         """All completions before each moment, (n, services)."""
-        return self._cells.before(self._count.sum(axis=2), self._moments_ns)
+        return self._cells.before(self._count, self._moments_ns)
 
     def quantiles_us(self) -> Floats:
         """Of the longest window, (n, services, levels). Call it when everything was added."""

@@ -128,9 +128,9 @@ def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tal
         rows = batch.rows
         service, start_ns, duration_us = (rows[name].astype(np.int64) for name in ("service", "start_ns", "duration_us"))
         until_ns, took_us = start_ns + duration_us * 1000, duration_us.astype(np.float64)
-        ok = (rows["ok"] == 1).astype(np.int64)
-        moments_passed = ended.add(service, until_ns, took_us, ok, batch.complete_ns)
-        sent.add(rows, service, start_ns, until_ns, moments_passed, took_us, ok)
+        failed = np.flatnonzero(rows["ok"] != 1)
+        moments_passed = ended.add(service, until_ns, took_us, failed, batch.complete_ns)
+        sent.add(rows, service, start_ns, until_ns, moments_passed, took_us, failed)
     return Tallies(moments, ended, sent)
 
 

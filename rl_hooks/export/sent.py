@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 FAILED, SATISFIED, TOLERATED, LATE = range(4)
 _CLASSES, _TOLD = 4, len(ACTIONS) + 1  # the last: the balancer did not say
-_TOLD_PLACE = np.minimum(np.arange(256), len(ACTIONS)) * _CLASSES
+_PLACE = np.minimum(np.arange(256), len(ACTIONS)) * _CLASSES + SATISFIED  # of a satisfied request by its action
 _NEVER = np.iinfo(np.int64).min
 
 
@@ -59,22 +59,27 @@ class SentTable:
         end_ns: Ints,
         moments_passed: Ints,
         duration_us: Floats,
-        ok: Ints,
+        failed: Ints,
     ) -> None:
-        """Requests with their start and end, and how many moments lie at or before the end."""
+        """Requests with their start and end, how many moments lie at or before the end, and which failed (positions)."""
         cells, cell, over = self.cells.of_earlier(start_ns, moments_passed)
         sender = cell * len(SERVICES)
         sender += service
         shape = (cells.stop - cells.start, len(SERVICES))
         size = shape[0] * shape[1]
-        self.ok_us[cells] += np.bincount(sender, duration_us * ok, size).reshape(shape)
+        self.ok_us[cells] += np.bincount(sender, duration_us, size).reshape(shape)
+        self.ok_us[cells] -= np.bincount(sender[failed], duration_us[failed], size).reshape(shape)
         np.maximum.at(self.last_end_ns[cells], cell[over], end_ns[over])
         self._add_served(cells, sender, service, rows["instance_ref"])
-        late = duration_us > self._satisfied_us.take(service)
-        later = duration_us > self._tolerated_us.take(service)
-        place = _TOLD_PLACE.take(rows["action_applied"])
-        place += sender * (_TOLD * _CLASSES)
-        place += ok + ok * late + ok * later
+        late = np.flatnonzero(duration_us > self._satisfied_us.take(service))
+        later = late[duration_us[late] > self._tolerated_us[service[late]]]
+        sender *= _TOLD * _CLASSES
+        place = _PLACE.take(rows["action_applied"])
+        place += sender
+        unfulfilled = place[failed] - SATISFIED + FAILED
+        place[late] += TOLERATED - SATISFIED
+        place[later] += LATE - TOLERATED
+        place[failed] = unfulfilled
         answers = np.bincount(place, minlength=size * _TOLD * _CLASSES)
         self._answers[cells] += answers.reshape(*shape, _TOLD, _CLASSES)
 
