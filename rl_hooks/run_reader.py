@@ -255,7 +255,7 @@ def _ended(in_flight: Any, requests: RequestLog) -> Any:
     traces, ended = _trace(in_flight), np.zeros(len(in_flight), bool)
     if len(in_flight):
         for batch in requests.batches():
-            ended |= np.isin(traces, _trace(batch.rows))
+            ended |= np.isin(traces, _trace(batch))
     return ended
 
 

@@ -94,7 +94,7 @@ def _last_moment_ns(run: Run) -> int:
     if run.manifest.get("ended_unix_ns") is not None:
         return int(run.manifest["ended_unix_ns"])
     last = [run.decisions["t_ns"], run.samples["received_ns"], run.in_flight["start_ns"]]
-    ends = (end_ns(batch.rows) for batch in run.batches())
+    ends = (end_ns(batch) for batch in run.batches())
     return max(int(times.max()) for times in itertools.chain(last, ends) if len(times))
 
 
@@ -119,18 +119,21 @@ class Tallies:
     sent: SentTable  # by when they were sent
 
 
+SENT_COLUMNS = ("service", "start_ns", "duration_us", "ok", "instance_ref", "action_applied")
+
+
 def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tallies:
     """One pass over the requests. What it keeps grows with the decisions and with the requests of one window."""
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
     ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles)
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
-        rows = batch.rows
-        service, start_ns, duration_us = (rows[name].astype(np.int64) for name in ("service", "start_ns", "duration_us"))
+        columns = batch.columns(*SENT_COLUMNS)
+        service, start_ns, duration_us = (column.astype(np.int64) for column in columns[:3])
         until_ns, took_us = start_ns + duration_us * 1000, duration_us.astype(np.float64)
-        failed = np.flatnonzero(rows["ok"] != 1)
+        failed = np.flatnonzero(columns[3] != 1)
         moments_passed = ended.add(service, until_ns, took_us, failed, batch.complete_ns)
-        sent.add(rows, service, start_ns, until_ns, moments_passed, took_us, failed)
+        sent.add(*columns[4:], service, start_ns, until_ns, moments_passed, took_us, failed)
     return Tallies(moments, ended, sent)
 
 

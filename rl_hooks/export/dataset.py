@@ -96,7 +96,7 @@ def horizon_requests(run: Run, plan: Plan) -> Iterator[tuple[Ints, Ints]]:
     """When requests were sent and from when on no step can see them, a batch at a time, also of those in flight."""
     horizon_ns = align.spans_of(plan).horizon_ns
     for batch in run.batches():
-        yield batch.rows["start_ns"].astype(np.int64), end_ns(batch.rows) + horizon_ns
+        yield batch["start_ns"], end_ns(batch) + horizon_ns
     yield run.in_flight["start_ns"].astype(np.int64), align.given_up_ns(run, plan) + horizon_ns
 
 

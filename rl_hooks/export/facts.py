@@ -34,11 +34,11 @@ def request_counts(run: Run) -> dict[str, Any]:
     service, ok = np.zeros(len(SERVICES), np.int64), 0
     failure, attempt = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for batch in run.batches():
-        rows = batch.rows
-        ok += int((rows["ok"] == 1).sum())
-        service += np.bincount(rows["service"], minlength=len(service))
-        failure += np.bincount(rows["failure"], minlength=256)
-        attempt += np.bincount(rows["attempt"], minlength=256)
+        sent_to, well, why, number = batch.columns("service", "ok", "failure", "attempt")
+        ok += int((well == 1).sum())
+        service += np.bincount(sent_to, minlength=len(service))
+        failure += np.bincount(why, minlength=256)
+        attempt += np.bincount(number, minlength=256)
     return {
         "requests": run.request_count + len(run.in_flight),
         "ok": ok,

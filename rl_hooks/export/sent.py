@@ -12,7 +12,6 @@ import numpy.typing as npt
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.rewards import TOLERATED_SLO
 from rl_hooks.observation_table import Cells
-from rl_hooks.request_log import Columns
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -53,7 +52,8 @@ class SentTable:
 
     def add(
         self,
-        rows: Columns,
+        instance_ref: Array,
+        applied: Array,
         service: Ints,
         start_ns: Ints,
         end_ns: Ints,
@@ -70,11 +70,11 @@ class SentTable:
         self.ok_us[cells] += np.bincount(sender, duration_us, size).reshape(shape)
         self.ok_us[cells] -= np.bincount(sender[failed], duration_us[failed], size).reshape(shape)
         np.maximum.at(self.last_end_ns[cells], cell[over], end_ns[over])
-        self._add_served(cells, sender, service, rows["instance_ref"])
+        self._add_served(cells, sender, service, instance_ref)
         late = np.flatnonzero(duration_us > self._satisfied_us.take(service))
         later = late[duration_us[late] > self._tolerated_us[service[late]]]
         sender *= _TOLD * _CLASSES
-        place = _PLACE.take(rows["action_applied"])
+        place = _PLACE.take(applied)
         place += sender
         unfulfilled = place[failed] - SATISFIED + FAILED
         place[late] += TOLERATED - SATISFIED
