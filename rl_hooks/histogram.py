@@ -26,9 +26,10 @@ def bucket_of(duration_us: npt.NDArray[Any]) -> Ints:
     >>> bucket_of(np.array([0, 1, 64, 65, 128])).tolist()
     [0, 1, 385, 386, 449]
     """
-    bucket = np.asarray(duration_us, np.float64).view(np.int64) >> _MANTISSA_SHIFT
+    bucket: Ints = np.asarray(duration_us, np.float64).view(np.int64) >> _MANTISSA_SHIFT
     bucket -= _ONE - 1
-    return np.maximum(bucket, 0, out=bucket)  # the bits of 0 are 0
+    np.maximum(bucket, 0, out=bucket)  # the bits of 0 are 0
+    return bucket
 
 
 def _representatives() -> Floats:

@@ -172,9 +172,7 @@ class Known:
     held: Floats  # (..., services) decisions in a row with that action
 
 
-def features(
-    known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS
-) -> npt.NDArray[np.float32]:
+def features(known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS) -> npt.NDArray[np.float32]:
     """The features (..., services, features), in the order of FEATURES: their one definition."""
     columns = _columns(known, spans, thresholds)
     values = np.empty((*known.in_flight.shape, len(FEATURES)), np.float32)
@@ -421,7 +419,7 @@ class _Gauges:
 
 
 def summarize(values: Floats, instances: npt.NDArray[Any]) -> dict[str, Floats]:
-    """The features of n samples from their gauges (GAUGES, n, width); behind its `instances` each is padded with NaN."""
+    """The features of n samples from their gauges (GAUGES, n, width), NaN behind the `instances` of each."""
     known = ~np.isnan(values)
     count = known.sum(axis=2)
     total = np.where(known, values, 0.0).sum(axis=2)

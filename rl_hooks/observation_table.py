@@ -24,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _SNAPSHOTS = 16  # moments whose quantiles are read together
+_DURATIONS = 1 << 32  # of whole microseconds
 _NEVER_NS = np.iinfo(np.int64).max
 _SAMPLES = 4096  # samples that are summarized together
 
@@ -123,7 +124,7 @@ class _SlidingQuantiles:
         self._first = cells.edges_ns.searchsorted(moments_ns - window_ns) + 1
         self._rows = np.zeros(len(cells) + 1, np.int64)  # in each cell, behind a zero
         self._waiting: list[tuple[Array, Array]] = []  # (cell, key) of rows that later moments ask for, cells in order
-        self._key = np.empty(0, np.uint64 if exact else np.uint16)  # of the held rows, in order of their cells
+        self._key = np.empty(0, np.int64 if exact else np.uint16)  # of the held rows, in order of their cells
         self._forgotten = 0  # how many rows lie before those
         self._entered = self._left = 0  # how many rows have come into the histogram, and gone again
         self._counts = np.zeros(len(SERVICES) * histogram.BUCKETS, np.int64)
@@ -131,13 +132,11 @@ class _SlidingQuantiles:
         self._done = 0
         self._found = np.full((len(moments_ns), len(SERVICES), len(QUANTILE_LEVELS)), np.nan)
 
-    def add(
-        self, cell: Ints, cells: slice, rows: Ints, service: Ints, duration_us: Floats, complete_ns: int
-    ) -> None:
+    def add(self, cell: Ints, cells: slice, rows: Ints, service: Ints, duration_us: Floats, complete_ns: int) -> None:
         """Rows and the cells of each; `rows` is their number in each of `cells`."""
         self._rows[cells.start + 1 : cells.stop + 1] += rows
         if self._exact:
-            key = service.astype(np.uint64) << np.uint64(32) | duration_us.astype(np.uint64)
+            key = service * _DURATIONS + duration_us.astype(np.int64)
         else:
             key = (histogram.bucket_of(duration_us) + service * histogram.BUCKETS).astype(np.uint16)
         order = slice(None) if (cell[1:] >= cell[:-1]).all() else np.argsort(cell, kind="stable")
@@ -194,8 +193,7 @@ class _SlidingQuantiles:
 
     def _select(self, entered: list[int], left: list[int]) -> None:
         for moment, (begin, end) in enumerate(zip(left, entered, strict=True)):
-            inside = self._key[begin:end]
-            service, duration_us = inside >> np.uint64(32), (inside & np.uint64(0xFFFFFFFF)).astype(np.float64)
+            service, duration_us = np.divmod(self._key[begin:end], _DURATIONS)
             for index in range(len(SERVICES)):
                 mine = duration_us[service == index]
                 if len(mine):

@@ -62,13 +62,13 @@ class Run:
     manifest: Mapping[str, Any]
     incarnations: tuple[Incarnation, ...]
     names: Mapping[str, tuple[str, ...]]  # kind -> names; position 0 is "" and means none
-    requests: Any = _Loaded()  # sorted by start_ns; all of them in memory, so for runs of a moderate size
     sessions: Any  # sorted by start_ns
     decisions: Any  # sorted by tick, service
     samples: Any  # sorted by t_ns, service, instance
     in_flight: Any  # requests that were sent when their process died: outcome unknown; columns of IN_FLIGHT
     events: tuple[Mapping[str, Any], ...]  # sorted by t_ns
     losses: tuple[Loss, ...]
+    requests: Any = _Loaded()  # sorted by start_ns; all of them in memory, so for runs of a moderate size
 
     def batches(self) -> Iterator[Batch]:
         """The requests a batch at a time, for runs of any size."""
@@ -135,9 +135,7 @@ class _Names:
         return {kind: tuple(ids) for kind, ids in self._ids.items()}
 
 
-def _read_requests(
-    path: Path, incarnations: tuple[Incarnation, ...], names: _Names, losses: list[Loss]
-) -> RequestLog:
+def _read_requests(path: Path, incarnations: tuple[Incarnation, ...], names: _Names, losses: list[Loss]) -> RequestLog:
     """Where the readable requests of all incarnations are."""
     index: list[Stretch] = []
     ids: list[Mapping[str, Any]] = []
@@ -214,9 +212,7 @@ class _Refs:
 
     def ids(self) -> dict[str, Any]:
         """kind -> array of the common ids, 0 for those without a name."""
-        return {
-            kind: np.pad(ids, (0, max(0, self._highest[kind] + 1 - len(ids)))) for kind, ids in self._ids.items()
-        }
+        return {kind: np.pad(ids, (0, max(0, self._highest[kind] + 1 - len(ids)))) for kind, ids in self._ids.items()}
 
 
 def _read_board(path: Path, number: int, who: Incarnation, names: _Names) -> Any:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.rewards import Cohorts
-from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, SentTable
+from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, Ended, SentTable
 from rl_hooks.observation import Spans
 from rl_hooks.observation_table import Cells, CompletionTable, observations
 from rl_hooks.request_log import end_ns
@@ -119,21 +119,15 @@ class Tallies:
     sent: SentTable  # by when they were sent
 
 
-SENT_COLUMNS = ("service", "start_ns", "duration_us", "ok", "instance_ref", "action_applied")
-
-
 def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tallies:
     """One pass over the requests. What it keeps grows with the decisions and with the requests of one window."""
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
     ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles)
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
-        columns = batch.columns(*SENT_COLUMNS)
-        service, start_ns, duration_us = (column.astype(np.int64) for column in columns[:3])
-        until_ns, took_us = start_ns + duration_us * 1000, duration_us.astype(np.float64)
-        failed = np.flatnonzero(columns[3] != 1)
-        moments_passed = ended.add(service, until_ns, took_us, failed, batch.complete_ns)
-        sent.add(*columns[4:], service, start_ns, until_ns, moments_passed, took_us, failed)
+        rows = Ended.of(batch)
+        moments_passed = ended.add(rows.service, rows.end_ns, rows.duration_us, rows.failed, batch.complete_ns)
+        sent.add(rows, moments_passed)
     return Tallies(moments, ended, sent)
 
 

@@ -4,6 +4,7 @@ Everything is a count or a sum of whole microseconds, so the order of the rows d
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.rewards import TOLERATED_SLO
 from rl_hooks.observation_table import Cells
+from rl_hooks.request_log import Batch
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -21,6 +23,30 @@ FAILED, SATISFIED, TOLERATED, LATE = range(4)
 _CLASSES, _TOLD = 4, len(ACTIONS) + 1  # the last: the balancer did not say
 _PLACE = np.minimum(np.arange(256), len(ACTIONS)) * _CLASSES + SATISFIED  # of a satisfied request by its action
 _NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Requests with a known end, column by column."""
+
+    service: Ints
+    start_ns: Ints
+    end_ns: Ints
+    duration_us: Floats
+    failed: Ints  # positions
+    instance_ref: Array
+    applied: Array
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Ended":
+        service, start_ns, duration_us, ok, instance_ref, applied = batch.columns(
+            "service", "start_ns", "duration_us", "ok", "instance_ref", "action_applied"
+        )
+        end_ns = start_ns + duration_us.astype(np.int64) * 1000
+        failed = np.flatnonzero(ok != 1)
+        return cls(
+            service.astype(np.int64), start_ns, end_ns, duration_us.astype(np.float64), failed, instance_ref, applied
+        )
 
 
 class SentTable:
@@ -43,38 +69,31 @@ class SentTable:
     @property
     def classes(self) -> Ints:
         """(cells, services, FAILED ... LATE)"""
-        return self._answers.sum(axis=2, dtype=np.int64)
+        found: Ints = self._answers.sum(axis=2, dtype=np.int64)
+        return found
 
     @property
     def actions(self) -> Ints:
         """(cells, services, actions + 1) Applied actions; the last: not told."""
-        return self._answers.sum(axis=3, dtype=np.int64)
+        found: Ints = self._answers.sum(axis=3, dtype=np.int64)
+        return found
 
-    def add(
-        self,
-        instance_ref: Array,
-        applied: Array,
-        service: Ints,
-        start_ns: Ints,
-        end_ns: Ints,
-        moments_passed: Ints,
-        duration_us: Floats,
-        failed: Ints,
-    ) -> None:
-        """Requests with their start and end, how many moments lie at or before the end, and which failed (positions)."""
-        cells, cell, over = self.cells.of_earlier(start_ns, moments_passed)
+    def add(self, ended: Ended, moments_passed: Ints) -> None:
+        """Requests, and how many moments lie at or before the end of each."""
+        service, duration_us, failed = ended.service, ended.duration_us, ended.failed
+        cells, cell, over = self.cells.of_earlier(ended.start_ns, moments_passed)
         sender = cell * len(SERVICES)
         sender += service
         shape = (cells.stop - cells.start, len(SERVICES))
         size = shape[0] * shape[1]
         self.ok_us[cells] += np.bincount(sender, duration_us, size).reshape(shape)
         self.ok_us[cells] -= np.bincount(sender[failed], duration_us[failed], size).reshape(shape)
-        np.maximum.at(self.last_end_ns[cells], cell[over], end_ns[over])
-        self._add_served(cells, sender, service, instance_ref)
+        np.maximum.at(self.last_end_ns[cells], cell[over], ended.end_ns[over])
+        self._add_served(cells, sender, service, ended.instance_ref)
         late = np.flatnonzero(duration_us > self._satisfied_us.take(service))
         later = late[duration_us[late] > self._tolerated_us[service[late]]]
         sender *= _TOLD * _CLASSES
-        place = _PLACE.take(applied)
+        place = _PLACE.take(ended.applied)
         place += sender
         unfulfilled = place[failed] - SATISFIED + FAILED
         place[late] += TOLERATED - SATISFIED
