@@ -7,6 +7,7 @@
 """
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rl_hooks.observation import FEATURES
 from rl_hooks.row import Intent, Outcome
 from rl_hooks.run_reader import Run
 
+_ROWS = 1000  # as Python objects in memory at a time
 _METRICS = (
     *("service", "decision_tick", "t_unix_ns", "t_s", "dt_s", "phase", "episode_id", "step", "split", "reason"),
     *("action", "action_name", "action_requested", "propensity", "applied_share", "reward", "reward_filled"),
@@ -40,7 +42,8 @@ def write_logs(data: Dataset, folder: Path) -> list[Path]:
             name = f"{part.run.manifest['scenario']}_{started:%Y%m%dT%H%M%SZ}.json"
             results, metrics = (folder / f"rl_training_{kind}_{name}" for kind in ("results", "metrics"))
             write_json(results, _results(data, part))
-            metrics.write_text(_metrics(data, part), encoding="utf-8")
+            with metrics.open("w", encoding="utf-8") as file:
+                file.writelines(_metrics(data, part))
             written += [results, metrics]
     except OSError as error:
         raise ExportError(
@@ -91,16 +94,20 @@ def _session(run: Run, row: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _metrics(data: Dataset, part: RunSteps) -> str:
+def _metrics(data: Dataset, part: RunSteps) -> Iterator[str]:
     """Strict JSON with one row a line: indented it would be three times the size."""
-    mine = np.flatnonzero(data.frame["run_id"].to_numpy() == part.run_id)
-    columns = {name: _jsonable(data.frame[name].to_numpy()[mine]) for name in _METRICS}
-    columns["observation"] = _jsonable(data.observation[mine])
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    lines = ",\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
     head = {**facts.provenance(part), "observation_names": [feature.name for feature in FEATURES]}
     opening = json.dumps(head, allow_nan=False, ensure_ascii=False, indent=1).removesuffix("\n}")
-    return f'{opening},\n "rows": [\n{lines}\n]}}\n'
+    yield f'{opening},\n "rows": [\n'
+    mine = np.flatnonzero(data.frame["run_id"].to_numpy() == part.run_id)
+    for first in range(0, len(mine), _ROWS):
+        chosen = mine[first : first + _ROWS]
+        columns = {name: _jsonable(data.frame[name].to_numpy()[chosen]) for name in _METRICS}
+        columns["observation"] = _jsonable(data.observation[chosen])
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        yield ",\n" if first else ""
+        yield ",\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
+    yield "\n]}\n"
 
 
 def _jsonable(values: Any) -> list[Any]:
