@@ -1,0 +1,376 @@
+"""Faults and chaos of old files: simulated_conditions, failure_timeline, chaos_parameters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scenario.convert import prose
+from scenario.convert.old import MINUTE_S, SECOND_S, Found, Old
+from scenario.convert.report import Report, at, said, same
+from scenario.convert.values import pair_of, percent_of, number_of, plain_key, share_of, tidy
+from scenario.errors import suggestion
+from scenario.model import SERVICES
+
+Tree = dict[str, Any]
+
+CONDITION_NAMES: Mapping[str, tuple[str, ...]] = {
+    "latency_factor": (
+        "latency_multiplier", "response_time_multiplier", "slowdown", "slowdown_factor", "delay_factor", "latency",
+        "response_time", "response_times", "response_time_factor",
+    ),
+    "error_rate": ("failure_rate", "errors", "failures", "error_percentage", "error_percent", "error_probability"),
+    "timeout_rate": ("timeouts", "timeout", "timeout_percentage", "timeout_percent", "timeout_probability"),
+    "capacity": ("capacity_left", "capacity_factor", "remaining_capacity"),
+    "antagonist": ("antagonist_cpu", "cpu_antagonist"),
+    "crash": ("down", "outage", "unavailable", "crashed"),
+}  # fmt: skip
+_INCREASES = ("latency_increase", "response_time_increase")
+_LIMITS = {
+    "latency_factor": ("a factor above 1", 1.0, 1000.0),
+    "error_rate": ("a share above 0, at most 1", 0.0, 1.0),
+    "timeout_rate": ("a share above 0, at most 1", 0.0, 1.0),
+    "capacity": ("a share between 0 and 1", 0.0, 1.0),
+    "antagonist": ("a share above 0, at most 0.95", 0.0, 0.95),
+}
+_PROSE_WAY_OUT = (
+    'Write what happens with its numbers, such as "5x normal response time" or "30% of requests fail", '
+    "or remove it if nothing happens"
+)
+_TEXT_KEYS = ("impact", "effect", "condition", "conditions", "behavior", "behaviour", "details", "description")
+_KIND_KEYS = ("failure_type", "type", "event", "fault", "failure", "kind", "fault_type", "action")
+_SERVICE_KEYS = (
+    "service", "target_service", "affected_service", "services", "affected_services", "target", "component",
+)  # fmt: skip
+_ENTRY_KEYS = ("minute", "duration_minutes", "service", "impact", *CONDITION_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """An entry of an old failure_timeline, in minutes of what it stands in."""
+
+    place: str
+    services: tuple[str, ...]
+    start_min: float
+    duration_min: float | None  # None: not said
+    conditions: Tree  # empty: from here on all is well
+
+
+# What holds for a whole phase
+
+
+def simulated(found: Found, report: Report) -> Tree | None:
+    """Service -> conditions. None: nothing goes wrong, or it was refused."""
+    value, out = found.value, dict[str, Tree]()
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            _add_listed(out, entry, at(found.place, index), report)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _add_named(out, str(key), item, at(found.place, str(key)), report)
+    elif isinstance(value, str):
+        _add_listed(out, value, found.place, report)
+    else:
+        report.refuse(found.place, f"{said(value)} names no service", "Write it as service: conditions")
+    if out and (found.key != "simulated_conditions" or not same(out, value)):
+        report.note(found.place, said(value), f"simulated_conditions {said(out)}", "conditions as numbers, by service")
+    elif not out and not isinstance(value, bool):
+        report.note(found.place, said(value), None, "nothing goes wrong there")
+    return out or None
+
+
+def _add_named(out: dict[str, Tree], key: str, value: Any, place: str, report: Report) -> None:
+    if value is None:
+        return
+    service, hint = prose.service_of(key), None
+    if service is None:
+        service, hint = _service_and_hint(key)
+    if service is None:
+        way_out = f"Write it under a service. {suggestion(key, SERVICES)}"
+        report.refuse(place, f"{said(key)} is not one of the five services", way_out)
+        return
+    conditions = _conditions(value, place, report, hint)
+    if conditions:
+        _merge(out, service, conditions, place, report)
+
+
+def _add_listed(out: dict[str, Tree], value: Any, place: str, report: Report) -> None:
+    if isinstance(value, Mapping):
+        entry = Old(value, place, report)
+        services = _services(entry)
+        conditions = _entry_conditions(entry)
+        entry.finish(_ENTRY_KEYS)
+        if conditions and _names_a_service(entry, services, conditions):
+            for service in services:
+                _merge(out, service, conditions, place, report)
+        return
+    service, rest = prose.service_in(value) if isinstance(value, str) else (None, "")
+    told = prose.conditions_of(rest) if service else prose.conditions_of(value) if isinstance(value, str) else None
+    if told == {}:
+        return
+    if service is None or told is None:
+        report.refuse(place, f"{said(value)} is not understood", f"{_PROSE_WAY_OUT}; name the service before a colon")
+    elif _allowed(told, place, report):
+        _merge(out, service, told, place, report)
+
+
+def _merge(out: dict[str, Tree], service: str, conditions: Tree, place: str, report: Report) -> None:
+    there = out.setdefault(service, {})
+    for key, value in conditions.items():
+        if there.setdefault(key, value) != value:
+            text = f"{service} has {key} {said(there[key])} already, and {said(value)} here"
+            report.refuse(place, text, "Keep one of them")
+
+
+def _service_and_hint(key: str) -> tuple[str | None, str | None]:
+    """cart_service_error_rate is about the cart service and its error rate."""
+    plain = plain_key(key)
+    for service in SERVICES:
+        for name in (service.replace("-", "_"), service.removesuffix("-service")):
+            if plain.startswith(f"{name}_"):
+                hint = prose.hint_of(plain.removeprefix(f"{name}_"))
+                return (service, hint) if hint else (None, None)
+    return None, None
+
+
+# Conditions
+
+
+def _conditions(value: Any, place: str, report: Report, hint: str | None = None) -> Tree | None:
+    """The conditions that stand behind a service; {} when all is well, None when refused."""
+    if isinstance(value, Mapping):
+        entry = Old(value, place, report)
+        conditions = _entry_conditions(entry)
+        entry.finish(list(CONDITION_NAMES))
+        return conditions
+    parts = value if isinstance(value, list) else [value]
+    out: Tree = {}
+    for part in parts:
+        told = prose.conditions_of(part, hint) if isinstance(part, str) else None
+        if told is None and hint is not None and not isinstance(part, list | Mapping):
+            single = prose.value_of(hint, part)
+            told = None if single is None else {hint: single}
+        if told is None:
+            report.refuse(place, f"{said(part)} is not understood", _PROSE_WAY_OUT)
+            return None
+        out |= told
+    return out if _allowed(out, place, report) else None
+
+
+def _entry_conditions(entry: Old) -> Tree | None:
+    """The conditions in the keys and the words of a mapping."""
+    report, out, refused = entry.report, Tree(), len(entry.report.refusals)
+    for key, names in CONDITION_NAMES.items():
+        found = entry.take(key, *names)
+        if found is not None and (value := prose.value_of(key, found.value)) is None:
+            report.refuse(found.place, f"{said(found.value)} is not understood as {key}", _PROSE_WAY_OUT)
+        elif found is not None and value is not False and not (value == 0 and key != "capacity"):
+            out[key] = value
+    for name in _INCREASES:
+        found = entry.take(name)
+        if found is not None and (share := percent_of(found.value)) is not None:
+            out["latency_factor"] = tidy(1 + share)
+        elif found is not None:
+            report.refuse(found.place, f"{said(found.value)} is not a percentage", 'Write it such as "300%"')
+    instances = entry.take("instances", "instance", "affected_instances")
+    if instances is not None:
+        out["instances"] = instances.value if isinstance(instances.value, list) else [instances.value]
+    _words(entry, out)
+    if len(report.refusals) > refused or not _allowed(out, entry.place, report):
+        return None
+    return out
+
+
+def _words(entry: Old, out: Tree) -> None:
+    """What the texts of an entry tell. A text beside conditions in numbers only describes them."""
+    kind = entry.take(*_KIND_KEYS)
+    hint = prose.hint_of(kind.value) if kind and isinstance(kind.value, str) else None
+    numbers = any(key != "instances" for key in out)
+    told_any = numbers
+    for name in _TEXT_KEYS:
+        found = entry.take(name)
+        if found is None:
+            continue
+        if name == "description" and told_any:
+            entry.report.dropped(found.place, found.value, "only tells people something")
+            continue
+        told = _told(found, hint, entry.report)
+        if told is not None:
+            told_any = True
+            for key, value in told.items():
+                if out.setdefault(key, value) != value:
+                    text = f"says {key} {said(value)}, but {said(out[key])} stands beside it"
+                    entry.report.refuse(found.place, text, "Keep one of them")
+    if kind is not None and not told_any:
+        told = _told(kind, hint, entry.report)
+        out |= told or {}
+    elif kind is not None:
+        entry.report.dropped(kind.place, kind.value, "the conditions say it")
+
+
+def _told(found: Found, hint: str | None, report: Report) -> Tree | None:
+    if isinstance(found.value, Mapping):
+        nested = Old(found.value, found.place, report)
+        conditions = _entry_conditions(nested)
+        nested.finish(list(CONDITION_NAMES))
+        return conditions
+    if not isinstance(found.value, str):
+        report.refuse(found.place, f"{said(found.value)} is not understood", _PROSE_WAY_OUT)
+        return None
+    text = found.value
+    service, rest = prose.service_in(text)
+    told = prose.conditions_of(text, hint)
+    if told is None and service is not None:
+        told = prose.conditions_of(rest, hint)
+    if told is None:
+        report.refuse(found.place, f"{said(text)} is not understood", _PROSE_WAY_OUT)
+    return told
+
+
+def _allowed(conditions: Tree, place: str, report: Report) -> bool:
+    good = True
+    for key, value in conditions.items():
+        if key in _LIMITS:
+            what, low, high = _LIMITS[key]
+            if not (low < value <= high) or (key == "capacity" and value == 1):
+                report.refuse(place, f"{key} {said(value)} is not {what}", f"Write {key} as {what}")
+                good = False
+    return good
+
+
+# What holds for a while
+
+
+def timeline(found: Found, report: Report) -> list[Timed]:
+    """The entries of a failure_timeline, with the minutes that the old file counts."""
+    if not isinstance(found.value, list):
+        report.refuse(found.place, f"{said(found.value)} is not a list", "Write its entries as a list")
+        return []
+    entries = []
+    for index, entry in enumerate(found.value):
+        place = at(found.place, index)
+        if isinstance(entry, Mapping):
+            timed = _timed(Old(entry, place, report))
+            entries += [timed] if timed else []
+        else:
+            report.refuse(place, f"{said(entry)} is not a mapping", "Write minute, duration_minutes, service and conditions")
+    return _with_durations(entries)
+
+
+def _timed(entry: Old) -> Timed | None:
+    report, refused = entry.report, len(entry.report.refusals)
+    start = entry.time(
+        "minute", ("", "start", "at", "minute", "start_minute", "at_minute", "start_time", "time"), MINUTE_S, MINUTE_S, True
+    )
+    duration = entry.time("duration_minutes", ("duration",), MINUTE_S, None)
+    services = _services(entry)
+    conditions = _entry_conditions(entry)
+    _names_a_service(entry, services, conditions)
+    entry.finish(_ENTRY_KEYS)
+    if start is None and len(report.refusals) == refused:
+        report.refuse(entry.place, "does not say when it begins", "Add minute")
+    if len(report.refusals) > refused or conditions is None:
+        return None
+    return Timed(entry.place, services, start, duration, conditions)
+
+
+def _services(entry: Old) -> tuple[str, ...]:
+    """The services that an entry names under a key or in its words; to be asked before the words are taken."""
+    found = entry.take(*_SERVICE_KEYS)
+    if found is None:
+        words = [entry.peek(key) for key in entry.keys if plain_key(key) in _TEXT_KEYS + _KIND_KEYS]
+        named = [prose.service_in(text)[0] for text in words if isinstance(text, str)]
+        return tuple(dict.fromkeys(service for service in named if service is not None))
+    names = found.value if isinstance(found.value, list) else [found.value]
+    if names in (["all"], ["all_services"]):
+        return SERVICES
+    services = [prose.service_of(name) if isinstance(name, str) else None for name in names]
+    for name, service in zip(names, services, strict=True):
+        if service is None:
+            text = f"{said(name)} is not one of the five services"
+            entry.report.refuse(found.place, text, suggestion(str(name), SERVICES))
+    return tuple(service for service in services if service is not None)
+
+
+def _names_a_service(entry: Old, services: tuple[str, ...], conditions: Tree | None) -> bool:
+    if conditions and not services:
+        entry.report.refuse(entry.place, "names no service", f"Add service: one of {', '.join(SERVICES)}")
+    return bool(services)
+
+
+def _with_durations(entries: list[Timed]) -> list[Timed]:
+    """Entries that go wrong; without a duration they last until the next of their services, or until all is well."""
+    entries = sorted(entries, key=lambda entry: entry.start_min)
+    out = []
+    for index, entry in enumerate(entries):
+        if not entry.conditions:
+            continue
+        later = [
+            other.start_min
+            for other in entries[index + 1 :]
+            if other.start_min > entry.start_min and (not other.services or set(other.services) & set(entry.services))
+        ]
+        end = min(later, default=None)
+        duration = entry.duration_min
+        if duration is None and end is not None:
+            duration = end - entry.start_min
+        out.append(Timed(entry.place, entry.services, entry.start_min, duration, entry.conditions))
+    return out
+
+
+# Chaos
+
+_CHAOS_KEYS: Mapping[str, tuple[str, ...]] = {
+    "user_variance": ("user_count_variance", "users_variance", "user_variation", "concurrent_users_variance"),
+    "think_time_variance": ("think_time_variation", "think_time_randomness"),
+    "action_randomness": ("action_variance", "behavior_randomness", "behaviour_randomness", "action_probability_variance"),
+}
+_CHAOS = ("chaos_parameters", "chaos_config", "chaos", "chaos_params", "chaos_settings")
+
+
+def chaos(old: Old) -> Tree | None:
+    """chaos_parameters of a phase or a scenario, nested or flat. None: it has none."""
+    report, out = old.report, Tree()
+    nested = old.take(*_CHAOS)
+    sources = [old]
+    if nested is not None and isinstance(nested.value, Mapping):
+        sources = [Old(nested.value, nested.place, report), old]
+    elif nested is not None and nested.value is not False:
+        report.refuse(nested.place, f"{said(nested.value)} is not a mapping", f"Write {', '.join(_CHAOS_KEYS)}")
+    elif nested is not None:
+        report.dropped(nested.place, nested.value, "no chaos")
+    flat = False
+    for source in sources:
+        for key, names in _CHAOS_KEYS.items():
+            value = source.convert(key, names, _variance, "a share from 0 to below 1 such as 0.3")
+            if value is not None and out.setdefault(key, value) != value:
+                report.refuse(at(source.place, key), f"{said(value)} stands beside {said(out[key])}", "Keep one of them")
+            flat = flat or (value is not None and source is old)
+        every = source.time(
+            "change_every_seconds", ("change_every", "change_interval", "chaos_interval"), SECOND_S, SECOND_S
+        )
+        if every is not None:
+            out["change_every_seconds"] = every
+    if nested is not None and sources[0] is not old:
+        enabled = sources[0].take("enabled")
+        if enabled is not None and enabled.value is not True:
+            report.dropped(nested.place, nested.value, "chaos is not enabled")
+            out.clear()
+        elif enabled is not None:
+            report.dropped(enabled.place, enabled.value, "chaos_parameters that are there hold")
+        sources[0].finish([*_CHAOS_KEYS, "change_every_seconds"])
+        if nested.key != "chaos_parameters":
+            report.note(nested.place, said(nested.value), f"chaos_parameters {said(out)}", "renamed")
+    if flat:
+        report.note(old.place, "chaos beside other keys", f"chaos_parameters {said(out)}", "they stand in one mapping")
+    return out or None
+
+
+def _variance(value: Any) -> Any:
+    """0.3, 30, "30%", "±30%", or a range around 1 such as [0.7, 1.3]."""
+    if isinstance(value, list | Mapping):
+        pair = pair_of(value, number_of)
+        if pair is None or abs(pair[0] + pair[1] - 2) > 1e-9:
+            return None
+        value = tidy(abs(1 - pair[0]))
+    share = share_of(value)
+    return share if share is not None and share <= 1 else None
