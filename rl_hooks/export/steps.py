@@ -60,12 +60,12 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
 
 
 def script_pattern(plan: Plan, t_s: float) -> str:
-    """What the script does with the traffic at `t_s`: rising or falling on the way to a phase's users, else steady."""
-    phase = plan.phase_at(t_s)
-    if phase is None or not plan.in_ramp(t_s):
+    """What the script does with the traffic at `t_s`: rising or falling on the way to other users, else steady."""
+    segment = plan.segment_at(t_s)
+    if segment is None or not plan.in_ramp(t_s):
         return "steady"
-    before = plan.phases[phase.index - 1].users if phase.index else 0
-    return "rising" if phase.users > before else "falling" if phase.users < before else "steady"
+    before = plan.segments[segment.index - 1].users if segment.index else 0
+    return "rising" if segment.users > before else "falling" if segment.users < before else "steady"
 
 
 def _when(run: Run, plan: Plan, line: align.Timeline) -> pd.DataFrame:

@@ -113,14 +113,12 @@ class Setup:
         return bool(self.facts["balancer"] == SANDBOX)
 
     def peak_load(self) -> dict[str, Any]:
-        """What a sandbox has to know to size itself: the calls of the busiest phase, in real time, and the products."""
-        busiest = max(self.plan.phases, key=lambda phase: sum(self.plan.expected_rps(phase).values()))
+        """What a sandbox has to know to size itself: the calls it is to be made for, in real time, and the products."""
         products = [
             {"sku": p.sku, "name": p.name, "category": p.category, "brand": p.brand, "price": p.price}
             for p in self.plan.scenario.catalogue
         ]
-        expect = dict(self.plan.expected_rps(busiest))
-        return {"time_scale": self.plan.time_scale, "expect": expect, "products": products}
+        return {"time_scale": self.plan.time_scale, "expect": dict(self.plan.design_rps()), "products": products}
 
     def describe(self) -> list[str]:
         """What a person should know before the run starts, one fact a line."""
