@@ -57,14 +57,19 @@ def _entries(found: Found, report: Report) -> list[tuple[str, Any]]:
         if isinstance(item, list):
             report.note(place, "products by category", f"category {said(key)}", "each product names its category")
             inside = [(at(place, index), one) for index, one in enumerate(item)]
-            entries += [(p, {"category": key, **one} if isinstance(one, Mapping) else {"category": key, "sku": one}) for p, one in inside]
+            entries += [
+                (p, {"category": key, **one} if isinstance(one, Mapping) else {"category": key, "sku": one})
+                for p, one in inside
+            ]
         elif isinstance(item, Mapping):
             named = {plain_key(inner) for inner in item} & {"sku", "id", "product_id", "code"}
             if not named:
                 report.note(place, "a product by its id", f"sku {said(key)}", "products are a list")
             entries.append((place, item if named else {"sku": key, **item}))
         else:
-            report.refuse(place, f"{said(item)} is not a product", "Write a mapping with sku, name, category, brand and price")
+            report.refuse(
+                place, f"{said(item)} is not a product", "Write a mapping with sku, name, category, brand and price"
+            )
     return entries
 
 
@@ -72,7 +77,9 @@ def _product(entry: Any, place: str, report: Report) -> Tree | None:
     if isinstance(entry, str | int) and not isinstance(entry, bool):
         entry = {"sku": entry}
     if not isinstance(entry, Mapping):
-        report.refuse(place, f"{said(entry)} is not a product", "Write a mapping with sku, name, category, brand and price")
+        report.refuse(
+            place, f"{said(entry)} is not a product", "Write a mapping with sku, name, category, brand and price"
+        )
         return None
     old, refused = Old(entry, place, report), len(report.refusals)
     sku_found = old.take("sku") or old.take("product_sku", "sku_code", "product_id", "product_code", "code", "id")
@@ -87,7 +94,12 @@ def _product(entry: Any, place: str, report: Report) -> Tree | None:
     old.drop_all("the plan needs nothing else of a product")
     if len(report.refusals) > refused:
         return None
-    filled = {"name": str(sku).replace("-", " ").replace("_", " "), "category": "General", "brand": "Unknown", "price": 20.0}
+    filled = {
+        "name": str(sku).replace("-", " ").replace("_", " "),
+        "category": "General",
+        "brand": "Unknown",
+        "price": 20.0,
+    }
     product = {"sku": sku, "name": name, "category": category, "brand": brand, "price": price}
     for key, value in filled.items():
         if product[key] is None:
@@ -134,7 +146,9 @@ def _address(entry: Any, place: str, report: Report) -> Tree | None:
     why = "zip codes are text of 5 or 5+4 digits"
     address["zip_code"] = old.convert("zip_code", zips, _zip, 'a zip code such as "12345" or "12345-6789"', why)
     address["country"] = old.convert("country", ("country_code",), _label, "text")
-    phone = old.convert("phone", ("phone_number", "telephone", "tel"), _phone, "a phone number of digits", "digits only")
+    phone = old.convert(
+        "phone", ("phone_number", "telephone", "tel"), _phone, "a phone number of digits", "digits only"
+    )
     old.drop_all("an order needs nothing else of an address")
     for key in ("street", "city", "state", "zip_code"):
         if address[key] is None and len(report.refusals) == refused:

@@ -1,7 +1,7 @@
 """Faults and chaos of old files: simulated_conditions, failure_timeline, chaos_parameters."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scenario.convert import prose
@@ -53,6 +53,12 @@ class Timed:
     start_min: float
     duration_min: float | None  # None: not said
     conditions: Tree  # empty: from here on all is well
+    raw: Any  # the entry as the old file has it
+
+    def entries(self, minute: float, duration_min: float) -> list[Tree]:
+        """As a failure_timeline has it, from `minute` of its phase on."""
+        when = {"minute": tidy(minute), "duration_minutes": tidy(duration_min)}
+        return [when | {"service": service} | self.conditions for service in self.services]
 
 
 # What holds for a whole phase
@@ -81,7 +87,8 @@ def simulated(found: Found, report: Report) -> Tree | None:
 def _add_named(out: dict[str, Tree], key: str, value: Any, place: str, report: Report) -> None:
     if value is None:
         return
-    service, hint = prose.service_of(key), None
+    hint: str | None = None
+    service = prose.service_of(key)
     if service is None:
         service, hint = _service_and_hint(key)
     if service is None:
@@ -94,6 +101,7 @@ def _add_named(out: dict[str, Tree], key: str, value: Any, place: str, report: R
 
 
 def _add_listed(out: dict[str, Tree], value: Any, place: str, report: Report) -> None:
+    service: str | None
     if isinstance(value, Mapping):
         entry = Old(value, place, report)
         services = _services(entry)
@@ -249,17 +257,23 @@ def timeline(found: Found, report: Report) -> list[Timed]:
     for index, entry in enumerate(found.value):
         place = at(found.place, index)
         if isinstance(entry, Mapping):
-            timed = _timed(Old(entry, place, report))
+            timed = _timed(Old(entry, place, report), entry)
             entries += [timed] if timed else []
         else:
-            report.refuse(place, f"{said(entry)} is not a mapping", "Write minute, duration_minutes, service and conditions")
-    return _with_durations(entries)
+            report.refuse(
+                place, f"{said(entry)} is not a mapping", "Write minute, duration_minutes, service and conditions"
+            )
+    return _with_durations(entries, report)
 
 
-def _timed(entry: Old) -> Timed | None:
+def _timed(entry: Old, raw: Any) -> Timed | None:
     report, refused = entry.report, len(entry.report.refusals)
     start = entry.time(
-        "minute", ("", "start", "at", "minute", "start_minute", "at_minute", "start_time", "time"), MINUTE_S, MINUTE_S, True
+        "minute",
+        ("", "start", "at", "minute", "start_minute", "at_minute", "start_time", "time"),
+        MINUTE_S,
+        MINUTE_S,
+        True,
     )
     duration = entry.time("duration_minutes", ("duration",), MINUTE_S, None)
     services = _services(entry)
@@ -270,7 +284,7 @@ def _timed(entry: Old) -> Timed | None:
         report.refuse(entry.place, "does not say when it begins", "Add minute")
     if len(report.refusals) > refused or conditions is None:
         return None
-    return Timed(entry.place, services, start, duration, conditions)
+    return Timed(entry.place, services, start, duration, conditions, raw)
 
 
 def _services(entry: Old) -> tuple[str, ...]:
@@ -297,23 +311,21 @@ def _names_a_service(entry: Old, services: tuple[str, ...], conditions: Tree | N
     return bool(services)
 
 
-def _with_durations(entries: list[Timed]) -> list[Timed]:
+def _with_durations(entries: list[Timed], report: Report) -> list[Timed]:
     """Entries that go wrong; without a duration they last until the next of their services, or until all is well."""
-    entries = sorted(entries, key=lambda entry: entry.start_min)
     out = []
-    for index, entry in enumerate(entries):
+    for entry in entries:
         if not entry.conditions:
+            report.dropped(entry.place, entry.raw, "all is well from there on; faults end by themselves")
             continue
-        later = [
+        ends = [
             other.start_min
-            for other in entries[index + 1 :]
+            for other in entries
             if other.start_min > entry.start_min and (not other.services or set(other.services) & set(entry.services))
         ]
-        end = min(later, default=None)
-        duration = entry.duration_min
-        if duration is None and end is not None:
-            duration = end - entry.start_min
-        out.append(Timed(entry.place, entry.services, entry.start_min, duration, entry.conditions))
+        if entry.duration_min is None and ends:
+            entry = replace(entry, duration_min=min(ends) - entry.start_min)
+        out.append(entry)
     return out
 
 
@@ -322,7 +334,12 @@ def _with_durations(entries: list[Timed]) -> list[Timed]:
 _CHAOS_KEYS: Mapping[str, tuple[str, ...]] = {
     "user_variance": ("user_count_variance", "users_variance", "user_variation", "concurrent_users_variance"),
     "think_time_variance": ("think_time_variation", "think_time_randomness"),
-    "action_randomness": ("action_variance", "behavior_randomness", "behaviour_randomness", "action_probability_variance"),
+    "action_randomness": (
+        "action_variance",
+        "behavior_randomness",
+        "behaviour_randomness",
+        "action_probability_variance",
+    ),
 }
 _CHAOS = ("chaos_parameters", "chaos_config", "chaos", "chaos_params", "chaos_settings")
 
@@ -343,7 +360,9 @@ def chaos(old: Old) -> Tree | None:
         for key, names in _CHAOS_KEYS.items():
             value = source.convert(key, names, _variance, "a share from 0 to below 1 such as 0.3")
             if value is not None and out.setdefault(key, value) != value:
-                report.refuse(at(source.place, key), f"{said(value)} stands beside {said(out[key])}", "Keep one of them")
+                report.refuse(
+                    at(source.place, key), f"{said(value)} stands beside {said(out[key])}", "Keep one of them"
+                )
             flat = flat or (value is not None and source is old)
         every = source.time(
             "change_every_seconds", ("change_every", "change_interval", "chaos_interval"), SECOND_S, SECOND_S
@@ -360,6 +379,9 @@ def chaos(old: Old) -> Tree | None:
         sources[0].finish([*_CHAOS_KEYS, "change_every_seconds"])
         if nested.key != "chaos_parameters":
             report.note(nested.place, said(nested.value), f"chaos_parameters {said(out)}", "renamed")
+    if out and not any(out.get(key) for key in _CHAOS_KEYS):
+        report.dropped(old.place, out, "chaos that randomizes nothing")
+        return None
     if flat:
         report.note(old.place, "chaos beside other keys", f"chaos_parameters {said(out)}", "they stand in one mapping")
     return out or None

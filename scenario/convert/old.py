@@ -55,15 +55,15 @@ class Old:
             if same(other.value, found[0].value):
                 self.report.dropped(other.place, other.value, f"{found[0].key} says the same")
             else:
-                text = f"is {said(other.value)}, but {found[0].key} beside it means the same and is {said(found[0].value)}"
+                text = (
+                    f"is {said(other.value)}, but {found[0].key} beside it means the same and is {said(found[0].value)}"
+                )
                 self.report.refuse(other.place, text, "Keep one of them")
         return found[0] if found else None
 
     # Values that are written under a key of the new file
 
-    def convert(
-        self, key: str, names: Iterable[str], read: Callable[[Any], Any], what: str, reason: str = ""
-    ) -> Any:
+    def convert(self, key: str, names: Iterable[str], read: Callable[[Any], Any], what: str, reason: str = "") -> Any:
         """The value for the new `key`: noted when it changes, refused (None) when `read` cannot make it out."""
         return self.converted(self.take(key, *names), key, read, what, reason)
 

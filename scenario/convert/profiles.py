@@ -26,7 +26,13 @@ NEUTRAL: Mapping[str, Any] = {
 }
 """What a profile gets that does not say and that no shipped profile is named like: the example of the README."""
 
-_TELLING = ("session_duration_range", "think_time_range", "action_probabilities", "conversion_rate", "pages_per_session")
+_TELLING = (
+    "session_duration_range",
+    "think_time_range",
+    "action_probabilities",
+    "conversion_rate",
+    "pages_per_session",
+)
 _PROFILE_KEYS = ("description", *NEUTRAL, "cart_size")
 _MOST_PAGES = 10_000
 
@@ -41,7 +47,9 @@ class Profiles:
         return self.names.get(spelling(name))
 
 
-def convert_profiles(found: list[tuple[str, str, Any]], base: Mapping[str, Any], shipped: Tree, report: Report) -> Profiles:
+def convert_profiles(
+    found: list[tuple[str, str, Any]], base: Mapping[str, Any], shipped: Tree, report: Report
+) -> Profiles:
     """All profiles; `found` are place, name and content, `base` what base_config said for all of them."""
     content: dict[str, Tree] = {}
     names: dict[str, str] = {}
@@ -93,7 +101,14 @@ class _Profile:
             out["description"] = description
         shares = "a share from 0 to 1"
         out["session_duration_range"] = self._session_minutes()
-        pages = ("pages_per_session", "pages", "page_views", "page_views_per_session", "pages_viewed", "pages_per_visit")
+        pages = (
+            "pages_per_session",
+            "pages",
+            "page_views",
+            "page_views_per_session",
+            "pages_viewed",
+            "pages_per_visit",
+        )
         out["pages_per_session"] = old.whole_pair("pages_per_session", pages)
         think = ("think_time", "think_times", "wait_time", "pause", "think_time_between_requests")
         out["think_time_range"] = old.time_pair("think_time_range", think, SECOND_S, SECOND_S)
@@ -124,14 +139,22 @@ class _Profile:
         if weight is None or weight < 0:
             self._report.refuse(found.place, f"{said(found.value)} is not a weight of at least 0", "Write a number")
             return None
-        self._report.dropped(found.place, found.value, "phases without a user_behavior_distribution get their shares by it")
+        self._report.dropped(
+            found.place, found.value, "phases without a user_behavior_distribution get their shares by it"
+        )
         return weight
 
     def _actions(self) -> Any:
         """action_probabilities, or the flat keys *_probability, brought to a sum of 1."""
         old = self._old
-        found = old.take("action_probabilities", "actions", "action_weights", "behavior_probabilities", "action_distribution")
-        flat = [key for key in old.keys if plain_key(key).removesuffix("_probability") in ACTIONS and plain_key(key) not in ACTIONS]
+        found = old.take(
+            "action_probabilities", "actions", "action_weights", "behavior_probabilities", "action_distribution"
+        )
+        flat = [
+            key
+            for key in old.keys
+            if plain_key(key).removesuffix("_probability") in ACTIONS and plain_key(key) not in ACTIONS
+        ]
         if found is not None and not isinstance(found.value, Mapping):
             self._report.refuse(found.place, f"{said(found.value)} is not a mapping", "Write user action: probability")
             return None
@@ -157,7 +180,9 @@ class _Profile:
             reason = f"they add up to {said(total)}; scaled to 1"
             self._report.note(place, said(given), f"action_probabilities {said(written)}", reason)
         elif found is None or found.key != "action_probabilities" or parts != given:
-            self._report.note(place, said(given), f"action_probabilities {said(written)}", "user actions in one mapping")
+            self._report.note(
+                place, said(given), f"action_probabilities {said(written)}", "user actions in one mapping"
+            )
         return written
 
     # What is not said
@@ -222,7 +247,9 @@ def action_parts(given: Mapping[str, Any], place: str, report: Report, suffix: s
             report.refuse(at(place, str(key)), "is not a user action", way_out)
             good = False
         elif read is None or read < 0:
-            report.refuse(at(place, str(key)), f"{said(value)} is not a number of at least 0", "Write a number such as 0.5")
+            report.refuse(
+                at(place, str(key)), f"{said(value)} is not a number of at least 0", "Write a number such as 0.5"
+            )
             good = False
         elif action in parts:
             report.note(at(place, str(key)), said(value), f"added to {action}", "it means the same user action")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scenario.convert.values import Number, number_of, percent_of, plain_key, tidy
-from scenario.model import SERVICES
+from scenario.model import SERVICES, one_service
 
 Conditions = dict[str, Any]
 
@@ -17,11 +17,15 @@ _WORDS = {
 }  # fmt: skip
 _N = r"(\d+(?:\.\d+)?|\.\d+)"
 _TIME = r"(?:response[ _-]?times?|latency|latencies|delays?)"
-_SLOW = rf"(?:slower|longer|higher|slowdown|slow|(?:{_TIME})(?: increase)?|slower {_TIME}|longer {_TIME}|higher {_TIME})"
+_SLOW = (
+    rf"(?:slower|longer|higher|slowdown|slow|(?:{_TIME})(?: increase)?|slower {_TIME}|longer {_TIME}|higher {_TIME})"
+)
 _USUAL = r"(?:normal|usual|baseline|regular|average)"
 _ALL = r"(?:all |the |its |incoming )*"
 _REQUESTS = r"(?:requests?|calls?|operations?|transactions?|responses?)"
-_FAIL = r"(?:fail(?:s|ing|ure)?|failures?|errors?|error out|are failing|return errors?|return 5xx|are dropped|5xx errors?)"
+_FAIL = (
+    r"(?:fail(?:s|ing|ure)?|failures?|errors?|error out|are failing|return errors?|return 5xx|are dropped|5xx errors?)"
+)
 _HANG = r"(?:time ?-?outs?|timing out|are timing out|hang|hanging)"
 
 _RULES: tuple[tuple[str, Callable[[float], tuple[str, Number | bool]]], ...] = (
@@ -119,13 +123,12 @@ def hint_of(word: str) -> str | None:
 
 
 def service_of(name: str) -> str | None:
-    """The service a name means: cart-service, cart_service, cartService, Cart Service and cart are the same.
+    """The service a name means, in more spellings than the loader knows.
 
-    >>> [service_of(name) for name in ("cart_service", "Cart Service", "cart", "checkout")]
+    >>> [service_of(name) for name in ("cart_service", "Cart Service", "cartService", "checkout")]
     ['cart-service', 'cart-service', 'cart-service', None]
     """
-    plain = plain_key(name)
-    return _SERVICE_WORDS.get(plain.removesuffix("_services").removesuffix("_service"))
+    return one_service(plain_key(name))
 
 
 def service_in(text: str) -> tuple[str | None, str]:
@@ -146,7 +149,9 @@ def _clauses(text: str) -> list[str]:
     plain = re.sub(r"\s+", " ", text.strip().lower().rstrip("."))
     plain = re.sub(r"(\d) %| percent\b", lambda match: f"{match[1] or ''}%", plain)
     for word, value in _WORDS.items():
-        plain = re.sub(rf"\b{word}\b(?= (?:times|as|the|normal))", f"{value} times" if word == "twice" else f"{value}", plain)
+        plain = re.sub(
+            rf"\b{word}\b(?= (?:times|as|the|normal))", f"{value} times" if word == "twice" else f"{value}", plain
+        )
     plain = re.sub(r"\bhalf(?= of)", "50%", plain)
     plain = re.sub(r"\ball requests\b(?! are)(?= (?:fail|time))", "100% of requests", plain)
     return [one for one in re.split(r"\s*(?:[,;&+/]| and | with | plus )\s*", plain) if one]

@@ -51,9 +51,9 @@ def said(value: Any) -> str:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are written alike: 80 and 80.0 are not."""
+    """Whether two values mean the same and are of the same kind: 80 and 80.0 are not."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     return type(one) is type(other) and bool(one == other)

@@ -19,7 +19,7 @@ _UNITS: Mapping[str, float] = {
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}([,_]\d{3})+(\.\d*)?")
 _WITH_UNIT = re.compile(r"(.+?)\s*([a-z]+)")
-_DASH_PAIR = re.compile(r"\s*([^-–]+?)\s*(?:-|–|\.\.|to)\s*([^-–]+?)\s*")
+_DASH_PAIR = re.compile("\\s*([^-\u2013]+?)\\s*(?:-|\u2013|\\.\\.|to)\\s*([^-\u2013]+?)\\s*")
 _LONGEST = 40
 _DIGITS = 6
 
