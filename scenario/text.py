@@ -47,8 +47,9 @@ class Twice:
 def parse(raw: bytes, origin: str, twice: list[Twice] | None = None) -> tuple[Any, list[Problem]]:
     """The value of a whole file and the problems that did not keep it from being read.
 
-    Keys that are there twice are problems, unless there is a list `twice` to put them into. JSON when `origin` ends in .json, else YAML. Raises ScenarioError when there is nothing to go on with: too large,
-    not UTF-8, a syntax error (with line and column).
+    Keys that are there twice are problems, unless there is a list `twice` to put them into. JSON when `origin` ends in
+    .json, else YAML. Raises ScenarioError when there is nothing to go on with: too large, not UTF-8, a syntax error
+    (with line and column).
     """
     if len(raw) > LARGEST_BYTES:
         text = f"is larger than {LARGEST_BYTES} bytes"

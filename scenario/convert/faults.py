@@ -7,7 +7,7 @@ from typing import Any
 from scenario.convert import prose
 from scenario.convert.old import MINUTE_S, SECOND_S, Found, Old
 from scenario.convert.report import Report, at, said, same
-from scenario.convert.values import pair_of, percent_of, number_of, plain_key, share_of, tidy
+from scenario.convert.values import number_of, pair_of, percent_of, plain_key, share_of, tidy
 from scenario.errors import suggestion
 from scenario.model import SERVICES
 

@@ -7,8 +7,8 @@ from scenario.convert.values import plain_key
 ROOT = "rl_training_scenarios"
 
 BASE = {
-    "base_config", "base", "base_configuration", "base_settings", "global", "global_config", "global_settings", "common",
-    "general", "defaults", "settings", "test_config", "load_test_config", "test_settings",
+    "base_config", "base", "base_configuration", "base_settings", "global", "global_config", "global_settings",
+    "common", "general", "defaults", "settings", "test_config", "load_test_config", "test_settings",
 }  # fmt: skip
 PROFILES = {
     "user_behavior_profiles", "user_behaviour_profiles", "user_profiles", "behavior_profiles", "behaviour_profiles",

@@ -28,7 +28,7 @@ _INTENSITIES: Mapping[str, str] = {
     **dict.fromkeys(("peak", "intense", "very_heavy"), "very_high"),
     **dict.fromkeys(("maximum", "max", "burst"), "extreme"),
     **dict.fromkeys(("random", "chaotic", "varying", "mixed"), "variable"),
-    "mediumlow": "medium_low", "veryhigh": "very_high", "moderate_low": "medium_low",
+    "moderate_low": "medium_low",
 }  # fmt: skip
 _LEVELS: Mapping[str, str] = {
     **{name: name for name in LEVELS},
@@ -39,8 +39,8 @@ _LEVELS: Mapping[str, str] = {
     **dict.fromkeys(("peak", "severe", "critical"), "very_high"),
     **dict.fromkeys(("maximum", "max", "overload"), "extreme"),
 }
-_USERS = ("users", "user_count", "num_users", "number_of_users", "concurrent_user_count", "target_users", "virtual_users", "vus",
-          "peak_users", "active_users")  # fmt: skip
+_USERS = ("users", "user_count", "num_users", "number_of_users", "concurrent_user_count", "target_users", "virtual_users",
+          "vus", "peak_users", "active_users")  # fmt: skip
 _DISTRIBUTION = ("user_distribution", "profile_distribution", "behavior_distribution", "behaviour_distribution",
                  "user_behaviour_distribution", "user_profile_distribution", "user_mix", "profile_mix",
                  "user_behavior_mix", "distribution", "user_profiles", "profiles", "user_types")  # fmt: skip
@@ -169,7 +169,7 @@ def _has_span(old: Old) -> bool:
 
 
 def _ends(value: Any) -> tuple[Number, Number] | None:
-    parts = re.split(r"\s*(?:-|–|to)\s*", value.strip()) if isinstance(value, str) else value
+    parts = re.split("\\s*(?:-|\u2013|to)\\s*", value.strip()) if isinstance(value, str) else value
     if not isinstance(parts, list) or len(parts) != 2:
         return None
     first, last = number_of(parts[0]), number_of(parts[1])

@@ -16,48 +16,68 @@ _WORDS = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twice": 2,
 }  # fmt: skip
 _N = r"(\d+(?:\.\d+)?|\.\d+)"
+_X = r"(?:x|times)"
 _TIME = r"(?:response[ _-]?times?|latency|latencies|delays?)"
-_SLOW = (
-    rf"(?:slower|longer|higher|slowdown|slow|(?:{_TIME})(?: increase)?|slower {_TIME}|longer {_TIME}|higher {_TIME})"
-)
+_MORE = r"(?:increased?|rise|more|higher|slower|longer|slowdown)"
+_SLOW = rf"(?:(?:slower|longer|higher|slowdown|slow)|(?:slower |longer |higher )?{_TIME}(?: increase)?)"
 _USUAL = r"(?:normal|usual|baseline|regular|average)"
 _ALL = r"(?:all |the |its |incoming )*"
 _REQUESTS = r"(?:requests?|calls?|operations?|transactions?|responses?)"
-_FAIL = (
-    r"(?:fail(?:s|ing|ure)?|failures?|errors?|error out|are failing|return errors?|return 5xx|are dropped|5xx errors?)"
-)
+_FAIL = r"(?:fail|fails|failing|are failing|failures?|errors?|error out|return (?:errors?|5xx)|are dropped|5xx errors?)"
 _HANG = r"(?:time ?-?outs?|timing out|are timing out|hang|hanging)"
 
-_RULES: tuple[tuple[str, Callable[[float], tuple[str, Number | bool]]], ...] = (
-    (rf"{_N} ?(?:x|×|times) (?:as |the )?(?:{_USUAL} )?{_SLOW}", lambda n: ("latency_factor", n)),
-    (rf"{_TIME} (?:is |increases |increased |rises |up )?(?:to |by |of )?{_N} ?(?:x|×|times)(?: {_USUAL})?", lambda n: ("latency_factor", n)),
-    (rf"{_N} ?(?:x|×|times) as (?:slow|long)", lambda n: ("latency_factor", n)),
-    (rf"{_N}% (?:increase|increased|rise|more|higher|slower|longer|slowdown)(?: (?:in |of )?(?:the )?{_TIME})?", lambda n: ("latency_factor", 1 + n / 100)),
-    (rf"{_N}% {_TIME} increase", lambda n: ("latency_factor", 1 + n / 100)),
-    (rf"{_TIME} (?:is |was )?(?:increases?|increased|rises?|up|higher)(?: by)? {_N}%", lambda n: ("latency_factor", 1 + n / 100)),
-    (rf"{_N}% of (?:the )?{_USUAL}(?: {_TIME})?", lambda n: ("latency_factor", n / 100)),
-    (rf"{_TIME} (?:at |to |of )?{_N}% of (?:the )?{_USUAL}", lambda n: ("latency_factor", n / 100)),
-    (rf"{_N}% (?:of )?{_ALL}{_REQUESTS} {_FAIL}", lambda n: ("error_rate", n / 100)),
-    (rf"{_N}% (?:of )?{_ALL}{_REQUESTS} {_HANG}", lambda n: ("timeout_rate", n / 100)),
-    (rf"{_N}% (?:error|failure|fail|failed)(?: rate| responses| requests)?", lambda n: ("error_rate", n / 100)),
-    (rf"{_N}% (?:errors|failures|failed requests|request failures)", lambda n: ("error_rate", n / 100)),
-    (rf"{_N}% (?:timeout|timeouts|time-?outs)(?: rate)?", lambda n: ("timeout_rate", n / 100)),
-    (rf"(?:error|failure)(?:s| rate)? ?(?:of |at |is |to |: ?)?{_N}%", lambda n: ("error_rate", n / 100)),
-    (rf"timeouts?(?: rate)? ?(?:of |at |is |to |: ?)?{_N}%", lambda n: ("timeout_rate", n / 100)),
-    (rf"{_N}% (?:of )?(?:its |the |normal )*capacity", lambda n: ("capacity", n / 100)),
-    (rf"capacity (?:is |at |drops |reduced |limited )*(?:to )?{_N}%", lambda n: ("capacity", n / 100)),
-    (rf"capacity (?:is )?reduced by {_N}%", lambda n: ("capacity", 1 - n / 100)),
-    (rf"{_N}% (?:reduced capacity|capacity reduction|capacity loss)", lambda n: ("capacity", 1 - n / 100)),
-    (rf"{_N}% (?:of )?(?:the )?cpu (?:is )?(?:stolen|taken|taken by others|contention|stress)", lambda n: ("antagonist", n / 100)),
-)  # fmt: skip
-_COMPILED = tuple((re.compile(pattern), rule) for pattern, rule in _RULES)
+
+def _as_it_is(number: float) -> float:
+    return number
+
+
+def _percent(number: float) -> float:
+    return number / 100
+
+
+def _increase(number: float) -> float:
+    return 1 + number / 100
+
+
+def _decrease(number: float) -> float:
+    return 1 - number / 100
+
+
+_RULES: tuple[tuple[str, str, Callable[[float], float]], ...] = (
+    (rf"{_N} ?{_X} (?:as |the )?(?:{_USUAL} )?{_SLOW}", "latency_factor", _as_it_is),
+    (
+        rf"{_TIME} (?:is |increase[sd] |rises |up )?(?:to |by |of )?{_N} ?{_X}(?: {_USUAL})?",
+        "latency_factor",
+        _as_it_is,
+    ),
+    (rf"{_N} ?{_X} as (?:slow|long)", "latency_factor", _as_it_is),
+    (rf"{_N}% {_MORE}(?: (?:in |of )?(?:the )?{_TIME})?", "latency_factor", _increase),
+    (rf"{_N}% {_TIME} increase", "latency_factor", _increase),
+    (rf"{_TIME} (?:is |was )?(?:increase[sd]?|rises?|up|higher)(?: by)? {_N}%", "latency_factor", _increase),
+    (rf"{_N}% of (?:the )?{_USUAL}(?: {_TIME})?", "latency_factor", _percent),
+    (rf"{_TIME} (?:at |to |of )?{_N}% of (?:the )?{_USUAL}", "latency_factor", _percent),
+    (rf"{_N}% (?:of )?{_ALL}{_REQUESTS} {_FAIL}", "error_rate", _percent),
+    (rf"{_N}% (?:of )?{_ALL}{_REQUESTS} {_HANG}", "timeout_rate", _percent),
+    (rf"{_N}% (?:error|failure|fail|failed)(?: rate| responses| requests)?", "error_rate", _percent),
+    (rf"{_N}% (?:errors|failures|request failures)", "error_rate", _percent),
+    (rf"{_N}% time-?outs?(?: rate)?", "timeout_rate", _percent),
+    (rf"(?:error|failure)(?:s| rate)? ?(?:of |at |is |to |: ?)?{_N}%", "error_rate", _percent),
+    (rf"timeouts?(?: rate)? ?(?:of |at |is |to |: ?)?{_N}%", "timeout_rate", _percent),
+    (rf"{_N}% (?:of )?(?:its |the |normal )*capacity", "capacity", _percent),
+    (rf"capacity (?:is |at |drops |reduced |limited )*(?:to )?{_N}%", "capacity", _percent),
+    (rf"capacity (?:is )?reduced by {_N}%", "capacity", _decrease),
+    (rf"{_N}% (?:reduced capacity|capacity reduction|capacity loss)", "capacity", _decrease),
+    (rf"{_N}% (?:of )?(?:the )?cpu (?:is )?(?:stolen|taken(?: by others)?|contention|stress)", "antagonist", _percent),
+)
+_COMPILED = tuple((re.compile(pattern), key, value) for pattern, key, value in _RULES)
 _DOWN = re.compile(
-    r"(?:is |service |goes |complete(?:ly)? |total |full )*(?:down|crash(?:es|ed)?|unavailable|outage|offline|not available)"
+    r"(?:is |service |goes |complete(?:ly)? |total |full )*"
+    r"(?:down|crash(?:es|ed)?|unavailable|outage|offline|not available)"
 )
 _FINE = re.compile(
     r"(?:(?:all )?(?:services? )?(?:is |are |back to |return to |returns to )*)?"
-    r"(?:normal(?: operations?| conditions?)?|healthy|none|no (?:faults?|issues|failures?|degradation)|(?:full )?recover(?:y|ed|s)|"
-    r"restored|ok|baseline)"
+    r"(?:normal(?: operations?| conditions?)?|healthy|none|no (?:faults?|issues|failures?|degradation)|"
+    r"(?:full )?recover(?:y|ed|s)|restored|ok|baseline)"
 )
 _SERVICE_WORDS = {service.removesuffix("-service"): service for service in SERVICES}
 _LONGEST = 300
@@ -146,7 +166,7 @@ def service_in(text: str) -> tuple[str | None, str]:
 
 
 def _clauses(text: str) -> list[str]:
-    plain = re.sub(r"\s+", " ", text.strip().lower().rstrip("."))
+    plain = re.sub(r"\s+", " ", text.replace("\u00d7", "x").strip().lower().rstrip("."))
     plain = re.sub(r"(\d) %| percent\b", lambda match: f"{match[1] or ''}%", plain)
     for word, value in _WORDS.items():
         plain = re.sub(
@@ -158,11 +178,10 @@ def _clauses(text: str) -> list[str]:
 
 
 def _clause(clause: str, hint: str | None) -> tuple[str, Number | bool] | None:
-    for pattern, rule in _COMPILED:
+    for pattern, key, value in _COMPILED:
         match = pattern.fullmatch(clause)
         if match:
-            key, value = rule(float(match[1]))
-            return key, value if isinstance(value, bool) else tidy(value)
+            return key, tidy(value(float(match[1])))
     if _DOWN.fullmatch(clause):
         return "crash", True
     if _FINE.fullmatch(clause):
@@ -171,7 +190,7 @@ def _clause(clause: str, hint: str | None) -> tuple[str, Number | bool] | None:
 
 
 def _bare(clause: str, hint: str | None) -> tuple[str, Number | bool] | None:
-    match = re.fullmatch(rf"{_N} ?(?:x|×|times)(?: {_USUAL})?", clause)
+    match = re.fullmatch(rf"{_N} ?(?:x|times)(?: {_USUAL})?", clause)
     if match and hint in ("latency_factor", None):
         return "latency_factor", tidy(float(match[1]))
     match = re.fullmatch(rf"{_N}%(?: {_USUAL})?", clause)

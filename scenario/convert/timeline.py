@@ -149,7 +149,7 @@ def place_faults(slots: list[Slot], timed: list[Timed], report: Report) -> list[
 
 
 def _in_phase(fault: Timed, slot: Slot, report: Report) -> list[dict[str, Any]]:
-    """An entry that stands in its phase: its minutes count from there, or, when that cannot be, from the scenario's start."""
+    """An entry in its phase: its minutes count from there, or, when that cannot be, from the scenario's start."""
     start, reasons = fault.start_min, []
     if start >= slot.duration_min and slot.old_start_min <= start < slot.old_end_min:
         start -= slot.old_start_min

@@ -128,7 +128,7 @@ def _unique(found: list[Named], report: Report) -> list[tuple[str, str, Mapping[
 
 
 def _enough_users(base: Tree, scenarios: Tree, places: Mapping[str, str], report: Report) -> None:
-    """max_concurrent_users and total_users that the phases need; they only limit, so raising them changes no traffic."""
+    """Raise max_concurrent_users and total_users to what the phases need: they only limit, so no traffic changes."""
     for key in ("max_concurrent_users", "total_users"):
         common = 0
         for name, scenario in scenarios.items():

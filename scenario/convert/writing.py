@@ -17,7 +17,7 @@ _BLOCKS = {"service_slo_ms", "reward_weights", "chaos_parameters"}
 def to_yaml(tree: Mapping[str, Any], origin: str) -> str:
     """The text of a new file. `origin` is named in the comment on top."""
     lines = [
-        f"# Converted from {show(origin)[1:-1]} by `python -m scenario convert`; the report of the conversion says what changed.",
+        f"# Converted from {show(origin)[1:-1]} by `python -m scenario convert`, whose report says what changed.",
         "#",
         "#   see what it means, run nothing:   python -m scenario FILE [NAME]",
         "",
