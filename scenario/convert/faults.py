@@ -192,8 +192,8 @@ def _words(entry: Old, out: Tree) -> None:
     """What the texts of an entry tell. A text beside conditions in numbers only describes them."""
     kind = entry.take(*_KIND_KEYS)
     hint = prose.hint_of(kind.value) if kind and isinstance(kind.value, str) else None
-    numbers = any(key != "instances" for key in out)
-    told_any = numbers
+    is_end = kind is not None and isinstance(kind.value, str) and prose.conditions_of(kind.value) == {}
+    told_any = is_end or any(key != "instances" for key in out)
     for name in _TEXT_KEYS:
         found = entry.take(name)
         if found is None:
@@ -211,7 +211,7 @@ def _words(entry: Old, out: Tree) -> None:
     if kind is not None and not told_any:
         told = _told(kind, hint, entry.report)
         out |= told or {}
-    elif kind is not None:
+    elif kind is not None and not is_end:
         entry.report.dropped(kind.place, kind.value, "the conditions say it")
 
 

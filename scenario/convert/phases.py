@@ -39,11 +39,15 @@ _LEVELS: Mapping[str, str] = {
     **dict.fromkeys(("peak", "severe", "critical"), "very_high"),
     **dict.fromkeys(("maximum", "max", "overload"), "extreme"),
 }
-_USERS = ("users", "user_count", "num_users", "number_of_users", "concurrent_user_count", "target_users", "virtual_users",
-          "vus", "peak_users", "active_users")  # fmt: skip
-_DISTRIBUTION = ("user_distribution", "profile_distribution", "behavior_distribution", "behaviour_distribution",
-                 "user_behaviour_distribution", "user_profile_distribution", "user_mix", "profile_mix",
-                 "user_behavior_mix", "distribution", "user_profiles", "profiles", "user_types")  # fmt: skip
+_USERS = (
+    "users", "user_count", "num_users", "number_of_users", "concurrent_user_count", "target_users", "virtual_users",
+    "vus", "peak_users", "active_users",
+)  # fmt: skip
+_DISTRIBUTION = (
+    "user_distribution", "profile_distribution", "behavior_distribution", "behaviour_distribution",
+    "user_behaviour_distribution", "user_profile_distribution", "user_mix", "profile_mix", "user_behavior_mix",
+    "distribution", "user_profiles", "profiles", "user_types",
+)  # fmt: skip
 _WEIGHTS = ("weights", "action_weights", "task_weights", "action_distribution", "action_mix", "actions")
 _LISTED_SHARES = ("share", "percentage", "weight", "ratio", "probability", "percent", "fraction")
 NEUTRAL_WEIGHTS = {"browse_weight": 1, "search_weight": 1, "cart_weight": 1, "order_weight": 1}

@@ -77,7 +77,7 @@ _DOWN = re.compile(
 _FINE = re.compile(
     r"(?:(?:all )?(?:services? )?(?:is |are |back to |return to |returns to )*)?"
     r"(?:normal(?: operations?| conditions?)?|healthy|none|no (?:faults?|issues|failures?|degradation)|"
-    r"(?:full )?recover(?:y|ed|s)|restored|ok|baseline)"
+    r"(?:full )?recover(?:y|ed|s)?|restored|ok|baseline)"
 )
 _SERVICE_WORDS = {service.removesuffix("-service"): service for service in SERVICES}
 _LONGEST = 300
