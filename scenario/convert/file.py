@@ -42,7 +42,7 @@ def convert_text(raw: bytes, origin: str, shipped: Tree) -> Converted:
         raise ScenarioError(origin, dict.fromkeys(refusals))
     written = to_yaml(conversion.tree, origin)
     try:
-        load.load_text(written, "result.yaml")
+        load.load_text(written)
     except ScenarioError as error:
         raise ScenarioError(origin, [_of_result(problem) for problem in error.problems]) from None
     return Converted(written, conversion.notes)

@@ -197,7 +197,8 @@ def _settle(settings: Tree, base: Tree, phases: list[Tree], place: str, report: 
     if wanted is not None and abs(wanted - total) > 1e-6:
         where = place if "test_duration_minutes" in settings else "base_config"
         reason = f"the phases add up to {said(total)}"
-        report.note(at(where, "test_duration_minutes"), said(wanted), f"test_duration_minutes {said(total)}", reason)
+        written = f"{at(place, 'test_duration_minutes')} {said(total)}"
+        report.note(at(where, "test_duration_minutes"), said(wanted), written, reason)
         settings["test_duration_minutes"] = total
     shortest_s = min(phase["duration_minutes"] for phase in phases) * 60
     if "ramp_seconds" not in settings and "ramp_seconds" not in base and shortest_s <= DEFAULTS["ramp_seconds"]:

@@ -41,7 +41,8 @@ def convert(tree: Any, shipped: Tree, report: Report | None = None) -> Conversio
     profiles = convert_profiles(sections.profiles, for_profiles, shipped["user_behavior_profiles"], report)
     base_part = _base_part(base_olds, profiles, products, report)
     scenarios: Tree = {}
-    for place, name, content in _unique(sections.scenarios, report):
+    named = _unique(sections.scenarios, report)
+    for place, name, content in named:
         old = Old(content, place, report)
         scenarios[name] = convert_scenario(old, name, base_part, base_settings, profiles, products)
     if not sections.profiles:
@@ -51,9 +52,7 @@ def convert(tree: Any, shipped: Tree, report: Report | None = None) -> Conversio
     if not sections.scenarios:
         report.refuse("training_scenarios", "there are no scenarios", "Add training_scenarios with traffic_patterns")
     if not report.refusals:
-        _enough_users(
-            base_settings, scenarios, {name: place for place, name, _ in _unique(sections.scenarios, Report())}, report
-        )
+        _enough_users(base_settings, scenarios, {name: place for place, name, _ in named}, report)
         _unused(profiles, scenarios, report)
     suite = {
         "base_config": {key: base_settings[key] for key in ORDER if key in base_settings},
