@@ -61,7 +61,7 @@ def _convert(arguments: Sequence[str]) -> int:
     target: Path | None = options.to
     if target is not None:
         _can_be_written(target, Path(options.old), options.force)
-    converted = convert_text(read_file(options.old), options.old, _shipped())
+    converted = convert_text(read_file(options.old), options.old, shipped())
     if target is None:
         print(converted.yaml, end="")
         print(converted.report(), file=sys.stderr)
@@ -101,7 +101,7 @@ def _write(target: Path, content: str) -> None:
             raise
 
 
-def _shipped() -> dict[str, Any]:
+def shipped() -> dict[str, Any]:
     """What fills up an old file: all shipped profiles, products and addresses."""
     suite: dict[str, Any] = {}
     for name in ("stress_test_rl_config.yaml", "comprehensive_rl_training_config.yaml"):

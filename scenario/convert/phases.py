@@ -14,7 +14,7 @@ from scenario.convert.old import MINUTE_S, SECOND_S, Found, Old
 from scenario.convert.profiles import Profiles, action_parts
 from scenario.convert.prose import service_of
 from scenario.convert.report import Report, at, said, same
-from scenario.convert.values import Number, name_of, number_of, percent_of, plain_key, tidy, to_sum_one, whole_of
+from scenario.convert.values import Number, name_of, number_of, parts_of, plain_key, tidy, to_sum_one, whole_of
 from scenario.errors import suggestion
 from scenario.model import LEVELS, PACE
 
@@ -202,11 +202,10 @@ def _distribution(old: Old, profiles: Profiles) -> Tree | None:
     report, refused = old.report, len(old.report.refusals)
     shares: dict[str, Number] = {}
     spelled: Tree = {}
-    for place, old_name, value in _listed(found, report):
-        read = percent_of(value)
-        read = number_of(value) if read is None else read
+    listed = _listed(found, report)
+    for (place, old_name, value), read in zip(listed, parts_of([value for _, _, value in listed]), strict=True):
         name = profiles.named(old_name)
-        if read is None or read < 0:
+        if read is None:
             report.refuse(place, f"{said(value)} is not a share of at least 0", "Write one such as 0.4")
         elif name is None:
             text = f"the profile {said(old_name)} is defined nowhere"

@@ -10,7 +10,7 @@ from scenario.checks import SUM_TOLERANCE
 from scenario.convert.keys import ACTIONS
 from scenario.convert.old import MINUTE_S, SECOND_S, Found, Old
 from scenario.convert.report import Report, at, said
-from scenario.convert.values import Number, name_of, number_of, percent_of, plain_key, share_of, to_sum_one
+from scenario.convert.values import Number, name_of, number_of, parts_of, percent_of, plain_key, share_of, to_sum_one
 from scenario.errors import suggestion
 from scenario.model import USER_ACTIONS, one_name
 
@@ -237,16 +237,14 @@ def action_parts(given: Mapping[str, Any], place: str, report: Report, suffix: s
     """User action -> number, in the order of the model; names that mean the same action are added. None: refused."""
     parts: dict[str, Number] = {}
     good = True
-    for key, value in given.items():
+    for (key, value), read in zip(given.items(), parts_of(list(given.values())), strict=True):
         plain = plain_key(str(key))
         action = ACTIONS.get(plain.removesuffix(suffix), ACTIONS.get(plain))
-        read = percent_of(value)
-        read = number_of(value) if read is None else read
         if action is None:
             way_out = f"Write it as one of the user actions. {suggestion(plain, USER_ACTIONS)}"
             report.refuse(at(place, str(key)), "is not a user action", way_out)
             good = False
-        elif read is None or read < 0:
+        elif read is None:
             report.refuse(
                 at(place, str(key)), f"{said(value)} is not a number of at least 0", "Write a number such as 0.5"
             )

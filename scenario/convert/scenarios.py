@@ -147,7 +147,8 @@ def _phase(slot: Slot, timeline: list[Tree], own: Part, base: Part, profiles: Pr
                 at(outer.place, key), said(content[key]), f"{phase.name}.{key} {said(content[key])}",
                 f"{where} says it for phases that do not",
             )  # fmt: skip
-    if "concurrent_users" not in content:
+    is_told = any(problem.place.startswith(f"{place}.") for problem in report.refusals)  # it may be what was refused
+    if "concurrent_users" not in content and not is_told:
         report.refuse(place, "concurrent_users is missing", "Add it to the phase or to its scenario")
     _fill(content, place, profiles, report)
     _ramp(content, slot, own, base, report)

@@ -9,7 +9,7 @@ from scenario.checks import SUM_TOLERANCE
 from scenario.convert.old import MINUTE_S, SECOND_S, Old
 from scenario.convert.prose import service_of
 from scenario.convert.report import at, said, same
-from scenario.convert.values import number_of, percent_of, plain_key, time_of, to_sum_one, unit_of, whole_of
+from scenario.convert.values import number_of, parts_of, plain_key, time_of, to_sum_one, unit_of, whole_of
 from scenario.errors import suggestion
 from scenario.model import REWARD_COMPONENTS, SERVICES
 
@@ -132,13 +132,11 @@ def _rewards(old: Old) -> Tree | None:
         report.refuse(found.place, f"{said(found.value)} is not a mapping", "Write component: weight")
         return None
     parts: Tree = {}
-    for name, value in found.value.items():
+    for (name, value), read in zip(found.value.items(), parts_of(list(found.value.values())), strict=True):
         key = plain_key(name).removesuffix("_weight")
-        read = percent_of(value)
-        read = number_of(value) if read is None else read
         if key not in REWARD_COMPONENTS:
             report.refuse(at(found.place, name), "is not a component of the reward", suggestion(key, REWARD_COMPONENTS))
-        elif read is None or read < 0:
+        elif read is None:
             report.refuse(
                 at(found.place, name), f"{said(value)} is not a weight of at least 0", "Write one such as 0.3"
             )

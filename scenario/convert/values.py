@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Number = int | float
@@ -62,6 +62,21 @@ def percent_of(value: Any) -> Number | None:
     match = re.fullmatch(r"\s*(?:±|\+/-)?\s*(.+?)\s*(%|percent|per cent)\s*", value)
     read = number_of(match[1]) if match else None
     return None if read is None else tidy(read / 100)
+
+
+def parts_of(values: Sequence[Any]) -> list[Number | None]:
+    """Parts of one whole. Beside numbers above 1 a percentage is meant as such a number.
+
+    >>> parts_of(["60%", 0.4]), parts_of(["60%", 40])
+    ([0.6, 0.4], [60, 40])
+    """
+    in_percent = any((number_of(value) or 0) > 1 for value in values)
+    parts: list[Number | None] = []
+    for value in values:
+        share = percent_of(value)
+        part = number_of(value) if share is None else tidy(share * 100) if in_percent else share
+        parts.append(part if part is not None and part >= 0 else None)
+    return parts
 
 
 def share_of(value: Any) -> Number | None:
