@@ -1,13 +1,13 @@
-"""Faults and chaos of old files: simulated_conditions, failure_timeline, chaos_parameters."""
+"""Faults of old files: simulated_conditions and failure_timeline, as numbers or in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from scenario.convert import prose
-from scenario.convert.old import MINUTE_S, SECOND_S, Found, Old
+from scenario.convert.old import MINUTE_S, Found, Old
 from scenario.convert.report import Report, at, said, same
-from scenario.convert.values import number_of, pair_of, percent_of, plain_key, share_of, tidy
+from scenario.convert.values import percent_of, plain_key, tidy
 from scenario.errors import suggestion
 from scenario.model import SERVICES
 
@@ -327,72 +327,3 @@ def _with_durations(entries: list[Timed], report: Report) -> list[Timed]:
             entry = replace(entry, duration_min=min(ends) - entry.start_min)
         out.append(entry)
     return out
-
-
-# Chaos
-
-_CHAOS_KEYS: Mapping[str, tuple[str, ...]] = {
-    "user_variance": ("user_count_variance", "users_variance", "user_variation", "concurrent_users_variance"),
-    "think_time_variance": ("think_time_variation", "think_time_randomness"),
-    "action_randomness": (
-        "action_variance",
-        "behavior_randomness",
-        "behaviour_randomness",
-        "action_probability_variance",
-    ),
-}
-_CHAOS = ("chaos_parameters", "chaos_config", "chaos", "chaos_params", "chaos_settings")
-
-
-def chaos(old: Old) -> Tree | None:
-    """chaos_parameters of a phase or a scenario, nested or flat. None: it has none."""
-    report, out = old.report, Tree()
-    nested = old.take(*_CHAOS)
-    sources = [old]
-    if nested is not None and isinstance(nested.value, Mapping):
-        sources = [Old(nested.value, nested.place, report), old]
-    elif nested is not None and nested.value is not False:
-        report.refuse(nested.place, f"{said(nested.value)} is not a mapping", f"Write {', '.join(_CHAOS_KEYS)}")
-    elif nested is not None:
-        report.dropped(nested.place, nested.value, "no chaos")
-    flat = False
-    for source in sources:
-        for key, names in _CHAOS_KEYS.items():
-            value = source.convert(key, names, _variance, "a share from 0 to below 1 such as 0.3")
-            if value is not None and out.setdefault(key, value) != value:
-                report.refuse(
-                    at(source.place, key), f"{said(value)} stands beside {said(out[key])}", "Keep one of them"
-                )
-            flat = flat or (value is not None and source is old)
-        every = source.time(
-            "change_every_seconds", ("change_every", "change_interval", "chaos_interval"), SECOND_S, SECOND_S
-        )
-        if every is not None:
-            out["change_every_seconds"] = every
-    if nested is not None and sources[0] is not old:
-        enabled = sources[0].take("enabled")
-        if enabled is not None and enabled.value is not True:
-            report.dropped(nested.place, nested.value, "chaos is not enabled")
-            out.clear()
-        elif enabled is not None:
-            report.dropped(enabled.place, enabled.value, "chaos_parameters that are there hold")
-        sources[0].finish([*_CHAOS_KEYS, "change_every_seconds"])
-        if nested.key != "chaos_parameters":
-            report.note(nested.place, said(nested.value), f"chaos_parameters {said(out)}", "renamed")
-    if out and not any(out.get(key) for key in _CHAOS_KEYS):
-        report.dropped(old.place, out, "chaos that randomizes nothing")
-        return None
-    if flat:
-        report.note(old.place, "chaos beside other keys", f"chaos_parameters {said(out)}", "they stand in one mapping")
-    return out or None
-
-
-def _variance(value: Any) -> Any:
-    """0.3, 30, "30%", "±30%", or a range around 1 such as [0.7, 1.3]."""
-    if isinstance(value, list | Mapping):
-        pair = pair_of(value, number_of)
-        if pair is None or abs(pair[0] + pair[1] - 2) > 1e-9:
-            return None
-        value = tidy(abs(1 - pair[0]))
-    share = share_of(value)
-    return share if share is not None and share <= 1 else None

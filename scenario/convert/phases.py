@@ -9,6 +9,7 @@ from typing import Any
 from scenario.checks import SUM_TOLERANCE
 from scenario.convert import faults
 from scenario.convert.catalogue import sku_named
+from scenario.convert.chaos import chaos
 from scenario.convert.faults import Timed
 from scenario.convert.old import MINUTE_S, SECOND_S, Found, Old
 from scenario.convert.profiles import Profiles, action_parts
@@ -109,7 +110,7 @@ def take_part(old: Old, profiles: Profiles, products: list[Tree]) -> Part:
     out["simulated_conditions"] = faults.simulated(conditions, report) if conditions else None
     timeline = old.take("failure_timeline", "failures", "failure_events", "failure_schedule", "fault_timeline")
     timed = faults.timeline(timeline, report) if timeline else []
-    out["chaos_parameters"] = faults.chaos(old)
+    out["chaos_parameters"] = chaos(old)
     for key, names in (
         ("service_load_characteristics", ("service_load", "service_loads", "load_characteristics")),
         ("expected_service_stress", ("service_stress", "expected_stress")),
@@ -276,8 +277,7 @@ def _weights(old: Old) -> Tree | None:
         return None
     report = old.report
     if found is None:
-        given = {one.key: one.value for one in (old.take_key(key) for key in flat)}
-        found = Found("", at(old.place, flat[0]), given)
+        found = Found("", old.place, {key: old.take_key(key).value for key in flat})
     if not isinstance(found.value, Mapping):
         report.refuse(
             found.place, f"{said(found.value)} is not a mapping", "Write browse_weight and so on with numbers"
@@ -290,7 +290,12 @@ def _weights(old: Old) -> Tree | None:
         report.refuse(found.place, "all weights are 0", "Give at least one user action a weight above 0")
         return None
     written = {f"{action}_weight": weight for action, weight in parts.items()}
-    if found.key != "scenario_weights" or not same(written, found.value):
+    if not found.key:
+        for key, value in found.value.items():
+            report.note(
+                at(found.place, key), said(value), f"scenario_weights {said(written)}", "weights are one mapping"
+            )
+    elif found.key != "scenario_weights" or not same(written, found.value):
         report.note(found.place, said(found.value), f"scenario_weights {said(written)}", "weights of the user actions")
     return written
 

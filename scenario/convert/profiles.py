@@ -9,7 +9,7 @@ from scenario import visits
 from scenario.checks import SUM_TOLERANCE
 from scenario.convert.keys import ACTIONS
 from scenario.convert.old import MINUTE_S, SECOND_S, Found, Old
-from scenario.convert.report import Report, at, said
+from scenario.convert.report import Report, at, said, same
 from scenario.convert.values import Number, name_of, number_of, parts_of, percent_of, plain_key, share_of, to_sum_one
 from scenario.errors import suggestion
 from scenario.model import USER_ACTIONS, one_name
@@ -166,7 +166,7 @@ class _Profile:
             given[key] = one.value
         if not given:
             return None
-        place = found.place if found is not None else at(old.place, flat[0])
+        place = old.place if found is None else found.place
         parts = action_parts(given, place, self._report, "_probability")
         return None if parts is None else self._to_one(parts, given, place, found)
 
@@ -175,14 +175,14 @@ class _Profile:
         if total <= 0:
             self._report.refuse(place, "all probabilities are 0", "Give at least one user action a probability")
             return None
-        written = parts if abs(total - 1) <= SUM_TOLERANCE else to_sum_one(parts)
-        if written is not parts:
-            reason = f"they add up to {said(total)}; scaled to 1"
+        is_one = abs(total - 1) <= SUM_TOLERANCE
+        written = parts if is_one else to_sum_one(parts)
+        reason = "user actions in one mapping" if is_one else f"they add up to {said(total)}; scaled to 1"
+        if found is None:
+            for key, value in given.items():
+                self._report.note(at(place, key), said(value), f"action_probabilities {said(written)}", reason)
+        elif found.key != "action_probabilities" or not same(written, given):
             self._report.note(place, said(given), f"action_probabilities {said(written)}", reason)
-        elif found is None or found.key != "action_probabilities" or parts != given:
-            self._report.note(
-                place, said(given), f"action_probabilities {said(written)}", "user actions in one mapping"
-            )
         return written
 
     # What is not said

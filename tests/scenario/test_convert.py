@@ -61,12 +61,11 @@ def test_flat_probabilities_are_scaled_to_one():
     converted = convert(old)
     written = {"browse": 0.416667, "search": 0.25, "cart": 0.333333}
     assert result(converted)["user_behavior_profiles"]["browser"]["action_probabilities"] == written
+    into = "action_probabilities {browse: 0.416667, search: 0.25, cart: 0.333333} (they add up to 1.2; scaled to 1)"
     assert lines(converted) == [
-        (
-            "user_behavior_profiles.browser.browse_probability: "
-            "{browse_probability: 0.5, search_probability: '30%', cart_probability: 0.4} -> "
-            "action_probabilities {browse: 0.416667, search: 0.25, cart: 0.333333} (they add up to 1.2; scaled to 1)"
-        )
+        f"user_behavior_profiles.browser.browse_probability: 0.5 -> {into}",
+        f"user_behavior_profiles.browser.search_probability: '30%' -> {into}",
+        f"user_behavior_profiles.browser.cart_probability: 0.4 -> {into}",
     ]
 
 
