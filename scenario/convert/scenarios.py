@@ -60,7 +60,7 @@ def convert_scenario(
     written = [
         _phase(slot, timeline, own, base, profiles, report) for slot, timeline in zip(slots, timelines, strict=True)
     ]
-    _settle(settings, base_settings, written, old.place, report)
+    _settle(settings, base_settings, base.place, written, old.place, report)
     head = {} if description is None else {"description": description}
     return head | {key: settings[key] for key in ORDER if key in settings} | {"traffic_patterns": written}
 
@@ -142,7 +142,7 @@ def _phase(slot: Slot, timeline: list[Tree], own: Part, base: Part, profiles: Pr
         outer = own if key in own.content else base
         if key not in content and key in outer.content:
             content[key] = outer.content[key]
-            where = "the scenario" if outer is own else "base_config"
+            where = "the scenario" if outer is own else base.place
             report.note(
                 at(outer.place, key), said(content[key]), f"{phase.name}.{key} {said(content[key])}",
                 f"{where} says it for phases that do not",
@@ -191,12 +191,12 @@ def _ramp(content: Tree, slot: Slot, own: Part, base: Part, report: Report) -> N
     report.filled(at(slot.phase.part.place, "ramp_up_time_seconds"), said(ramp_s), reason)
 
 
-def _settle(settings: Tree, base: Tree, phases: list[Tree], place: str, report: Report) -> None:
+def _settle(settings: Tree, base: Tree, base_place: str, phases: list[Tree], place: str, report: Report) -> None:
     """Settings that depend on the phases. What the phases say decides."""
     total = tidy(math.fsum(phase["duration_minutes"] for phase in phases))
     wanted = settings.get("test_duration_minutes", base.get("test_duration_minutes"))
     if wanted is not None and abs(wanted - total) > 1e-6:
-        where = place if "test_duration_minutes" in settings else "base_config"
+        where = place if "test_duration_minutes" in settings else base_place
         reason = f"the phases add up to {said(total)}"
         written = f"{at(place, 'test_duration_minutes')} {said(total)}"
         report.note(at(where, "test_duration_minutes"), said(wanted), written, reason)

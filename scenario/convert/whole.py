@@ -52,7 +52,8 @@ def convert(tree: Any, shipped: Tree, report: Report | None = None) -> Conversio
     if not sections.scenarios:
         report.refuse("training_scenarios", "there are no scenarios", "Add training_scenarios with traffic_patterns")
     if not report.refusals:
-        _enough_users(base_settings, scenarios, {name: place for place, name, _ in named}, report)
+        places = {name: place for place, name, _ in named}
+        _enough_users(base_settings, base_part.place, scenarios, places, report)
         _unused(profiles, scenarios, report)
     suite = {
         "base_config": {key: base_settings[key] for key in ORDER if key in base_settings},
@@ -99,7 +100,7 @@ def _base_part(olds: list[Old], profiles: Profiles, products: list[Tree], report
         if old.place == "":
             old.take("name", "description")
         old.finish(("base_config", "user_behavior_profiles", "training_scenarios", "product_catalogue", *ORDER))
-    return Part("base_config", content, [], rate)
+    return Part(olds[0].place if olds and olds[0].place else "base_config", content, [], rate)
 
 
 def _unique(found: list[Named], report: Report) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -126,7 +127,7 @@ def _unique(found: list[Named], report: Report) -> list[tuple[str, str, Mapping[
     return out
 
 
-def _enough_users(base: Tree, scenarios: Tree, places: Mapping[str, str], report: Report) -> None:
+def _enough_users(base: Tree, base_place: str, scenarios: Tree, places: Mapping[str, str], report: Report) -> None:
     """Raise max_concurrent_users and total_users to what the phases need: they only limit, so no traffic changes."""
     for key in ("max_concurrent_users", "total_users"):
         common = 0
@@ -141,10 +142,10 @@ def _enough_users(base: Tree, scenarios: Tree, places: Mapping[str, str], report
                 scenario[key] = need
         if key not in base and common:
             base[key] = max(common, base.get("max_concurrent_users", 0) if key == "total_users" else 0)
-            report.filled(f"base_config.{key}", said(base[key]), "default: the most users of a phase, with chaos")
+            report.filled(at(base_place, key), said(base[key]), "default: the most users of a phase, with chaos")
         elif key in base and base[key] < common:
             report.note(
-                f"base_config.{key}", said(base[key]), f"{key} {common}", "a phase has so many users, with chaos"
+                at(base_place, key), said(base[key]), f"{key} {common}", "a phase has so many users, with chaos"
             )
             base[key] = common
 

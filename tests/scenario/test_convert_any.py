@@ -16,7 +16,7 @@ from scenario.errors import ScenarioError
 from tests.scenario.files import ADDRESS, PRODUCT, Tree
 from tests.scenario.old_files import convert, lines, result
 
-SEEDS = range(300)
+SEEDS = range(200)
 NAMES = ("browser", "Bulk Buyer", "quick_browser", "window_shopper")
 SERVICES = ("inventory_service", "cart-service", "order", "Payment Service")
 PROSE = (
@@ -58,7 +58,9 @@ def a_profile(random: Random) -> Tree:
     else:
         content.update({f"{key}_probability": f"{part}%" for key, part in actions.items()})
     if random.random() < 0.7:
-        content["conversion_rate"] = random.choice([0.05, "20%", 30])
+        content["conversion_rate"] = random.choice(
+            [0.05, "20%", 30, 0.95]
+        )  # the last one leaves too little room to abandon carts
         renamed(random, content, "conversion_rate", "conversion", "purchase_rate")
     if random.random() < 0.5:
         content["abandonment_rate"] = random.choice([0.2, "40%"])
@@ -216,16 +218,18 @@ def test_a_converted_file_has_nothing_to_convert(seed):
     assert result(again) == result(first)
 
 
-def test_most_of_the_drawn_files_can_be_converted():
+def test_drawn_files_are_of_both_kinds():
     """Else the laws above would be about nothing."""
-    good = 0
-    for seed in SEEDS[::3]:
-        try:
-            convert(an_old_file(Random(seed)))
-        except ScenarioError:
-            continue
-        good += 1
-    assert 50 <= good < len(SEEDS[::3])
+    good = sum(is_convertible(an_old_file(Random(seed))) for seed in SEEDS[::5])
+    assert 20 <= good < len(SEEDS[::5])
+
+
+def is_convertible(old: Tree) -> bool:
+    try:
+        convert(old)
+    except ScenarioError:
+        return False
+    return True
 
 
 def _set(path: str, value: Any) -> Callable[[Tree], None]:
@@ -255,7 +259,7 @@ POISON = {
 
 
 @pytest.mark.parametrize("what", POISON)
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_one_bad_value_among_others_is_pointed_at(seed, what):
     random = Random(seed)
     while True:
