@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from scenario import chaos, visits
 from scenario.describe import describe
 from scenario.errors import Problem, ScenarioError, number
+from scenario.faults import PlanFault
 from scenario.mix import apportion, between
 from scenario.model import PACE, SERVICES, Frozen, Phase, Scenario
 
@@ -77,21 +78,6 @@ class Segment(Frozen):
     pace: float  # pauses are multiplied by it
     weights: Mapping[str, float]  # user action -> weight
     target_products: tuple[str, ...]  # SKUs; the only ones of interest; empty: the whole catalogue
-
-
-@dataclass(frozen=True, slots=True)
-class PlanFault:
-    """A fault of a plan. Times in real seconds from the start of the run."""
-
-    index: int
-    phase: str
-    service: str
-    kind: str  # a value of scenario.model.FAULT_KINDS
-    value: float | None  # factor, rate or share; None for a crash
-    instances: tuple[str, ...]  # empty: all instances of the service
-    start_s: float
-    end_s: float
-    text: str  # what it is, for people and for the data
 
 
 @dataclass(frozen=True)
