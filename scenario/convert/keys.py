@@ -63,3 +63,16 @@ def is_scenarios(key: str) -> bool:
 def is_section(key: str) -> bool:
     plain = plain_key(key)
     return is_scenarios(key) or plain in BASE | PROFILES | CATALOGUE | ADDRESSES
+
+
+def looks_old(key: str) -> bool:
+    """Whether a key that the loader does not know is one that the converter knows: for a hint, so the usual ones do."""
+    plain = plain_key(key)
+    return is_section(key) or plain in PHASES or plain in _USUAL or plain.endswith("_probability")
+
+
+_USUAL = {
+    "users", "user_count", "num_users", "weights", "action_weights", "user_distribution", "user_mix", "chaos_config",
+    "min_think_time", "max_think_time", "session_duration_minutes", "zip", "zipcode", "postal_code", "duration",
+    "duration_seconds", "duration_hours", "spawn_rate",
+}  # fmt: skip
