@@ -86,6 +86,7 @@ def simulated(found: Found, report: Report) -> Tree | None:
 
 def _add_named(out: dict[str, Tree], key: str, value: Any, place: str, report: Report) -> None:
     if value is None:
+        report.dropped(place, None, "nothing stands behind the key")
         return
     hint: str | None = None
     service = prose.service_of(key)

@@ -25,7 +25,8 @@ class Converted:
     def report(self) -> str:
         """Every change and decision, one line each."""
         count = len(self.notes)
-        head = f"{count} change{'' if count == 1 else 's'} and decisions" if count else "nothing had to be changed"
+        what = "1 change or decision" if count == 1 else f"{count} changes and decisions"
+        head = what if count else "nothing had to be changed"
         return "\n".join([head, *(f"  {note}" for note in self.notes)])
 
 

@@ -191,7 +191,7 @@ def _clause(clause: str, hint: str | None) -> tuple[str, Number | bool] | None:
 
 def _bare(clause: str, hint: str | None) -> tuple[str, Number | bool] | None:
     match = re.fullmatch(rf"{_N} ?(?:x|times)(?: {_USUAL})?", clause)
-    if match and hint in ("latency_factor", None):
+    if match and hint == "latency_factor":
         return "latency_factor", tidy(float(match[1]))
     match = re.fullmatch(rf"{_N}%(?: {_USUAL})?", clause)
     if match and hint not in ("crash", None):

@@ -28,7 +28,9 @@ def convert_scenario(
 ) -> Tree:
     """One scenario of the new file. `base` and `base_settings` are what base_config says for all of them."""
     report = old.report
-    old.take("name", "scenario_name", "id")
+    named = old.take("name", "scenario_name", "id")
+    if named is not None:
+        report.dropped(named.place, named.value, f"it is called {name}, as its key is")
     description = old.convert("description", ("desc", "summary"), _text, "text")
     listed = _phase_list(old)
     settings = take_settings(old)

@@ -97,8 +97,9 @@ def _base_part(olds: list[Old], profiles: Profiles, products: list[Tree], report
         rate = part.spawn_rate if rate is None else rate
         for timed in part.timed:
             report.refuse(timed.place, "says of no scenario when it is", "Move it into its scenario or phase")
-        if old.place == "":
-            old.take("name", "description")
+        named = old.take("name", "description")
+        if named is not None:
+            report.dropped(named.place, named.value, "only tells people something")
         old.finish(("base_config", "user_behavior_profiles", "training_scenarios", "product_catalogue", *ORDER))
     return Part(olds[0].place if olds and olds[0].place else "base_config", content, [], rate)
 

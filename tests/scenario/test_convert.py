@@ -521,8 +521,8 @@ def test_two_keys_for_one_thing_have_to_agree():
     phase(old, 1)["users"] = 11
     assert refused(old) == [
         (
-            "training_scenarios.day.traffic_patterns[1].users: is 11, but concurrent_users beside it means the same and "
-            "is 10. Keep one of them."
+            "training_scenarios.day.traffic_patterns[1].users: is 11, but concurrent_users beside it means the same "
+            "and is 10. Keep one of them."
         )
     ]
     del phase(old, 1)["users"]
@@ -571,3 +571,61 @@ def test_the_new_file_reads_like_the_shipped_ones():
     ]  # fmt: skip
     assert result(convert(old))["user_behavior_profiles"]["browser"]["description"] == "Yes: 1e3 #1"
     assert PROFILE["cart_size"] == result(convert(old))["user_behavior_profiles"]["buyer"]["cart_size"]
+
+
+def test_what_a_scenario_says_holds_for_its_phases():
+    old = tree()
+    day = suite(old)["training_scenarios"]["day"]
+    for one in day["traffic_patterns"]:
+        del one["concurrent_users"], one["user_behavior_distribution"]
+    day["traffic_patterns"][1]["users"] = 4
+    day.update(users=7, profiles=["browser", "buyer"], simulated_conditions={"cart": {"errors": "10%"}})
+    converted = convert(old)
+    first, second = result(converted)["training_scenarios"]["day"]["traffic_patterns"]
+    assert (first["concurrent_users"], second["concurrent_users"]) == (7, 4)
+    assert first["user_behavior_distribution"] == second["user_behavior_distribution"] == {"browser": 0.5, "buyer": 0.5}
+    assert first["simulated_conditions"] == second["simulated_conditions"] == {"cart-service": {"error_rate": 0.1}}
+    assert (
+        "training_scenarios.day.concurrent_users: 7 -> morning.concurrent_users 7 "
+        "(the scenario says it for phases that do not)" in lines(converted)
+    )
+
+
+def test_a_profile_that_no_phase_uses_is_kept_and_told():
+    old = tree()
+    suite(old)["user_behavior_profiles"]["ghost"] = PROFILE
+    converted = convert(old)
+    assert "ghost" in result(converted)["user_behavior_profiles"]
+    assert lines(converted) == [
+        "user_behavior_profiles.ghost: ghost -> ghost (no phase uses it; kept, because it does no harm)"
+    ]
+
+
+def test_a_default_distribution_follows_the_weights_of_the_profiles():
+    old = tree()
+    profile(old)["weight"] = 3
+    profile(old, "buyer")["weight"] = "100%"
+    del phase(old)["user_behavior_distribution"]
+    converted = convert(old)
+    first = result(converted)["training_scenarios"]["day"]["traffic_patterns"][0]
+    assert first["user_behavior_distribution"] == {"browser": 0.75, "buyer": 0.25}
+    assert any(line.endswith("(default: by the weights of the profiles)") for line in lines(converted))
+
+
+def test_faults_of_a_phase_count_from_its_start_or_that_of_the_scenario():
+    old = tree()
+    phase(old, 1)["start_minute"] = 10
+    crash = {"service": "cart-service", "crash": True}
+    phase(old, 1)["failure_timeline"] = [
+        {"minute": 1, "duration_minutes": 2, **crash},
+        {"minute": 14, "duration_minutes": 60, "service": "order", "failure_type": "outage"},
+    ]
+    converted = convert(old)
+    second = result(converted)["training_scenarios"]["day"]["traffic_patterns"][1]
+    assert second["failure_timeline"] == [
+        {"minute": 1, "duration_minutes": 2, **crash},
+        {"minute": 4, "duration_minutes": 6, "service": "order-service", "crash": True},
+    ]
+    (line,) = lines(converted)
+    assert line.startswith("training_scenarios.day.traffic_patterns[1].failure_timeline[1]: {minute: 14, ")
+    assert line.endswith("(the minute counted from the start of the scenario; cut where the phase ends)")

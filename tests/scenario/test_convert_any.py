@@ -4,6 +4,7 @@ report that accounts for every value of the old file and of the new one."""
 import json
 import re
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -108,6 +109,8 @@ def a_scenario(random: Random, profiles: list[str]) -> Tree:
     key = random.choice(["traffic_patterns", "phases", "chaos_phases"])
     phases = [a_phase(random, index, profiles) for index in range(random.randint(1, 4))]
     content: Tree = {"description": "Some load", key: phases}
+    if random.random() < 0.2:
+        content["name"] = "The day"
     if len({"start_minute" in phase for phase in phases}) == 2:
         for phase in phases:
             phase.pop("start_minute", None)
@@ -230,6 +233,37 @@ def is_convertible(old: Tree) -> bool:
     except ScenarioError:
         return False
     return True
+
+
+WEIRD = (
+    None, True, -1, 0, 1e300, float("nan"), 10**30, "", " ", "x" * 3000, "5x", "50%", "\x1b[31m", "1-2-3", "\u2028",
+    "yes: [1", [], [[]], [None], [1, 2, 3], ["a", {}], {}, {"": 1}, {"a": {"b": []}}, {"min": "x"}, {"users": {}},
+    {"phases": 3},
+)  # fmt: skip
+KEYS = ("", "users", "a b", "\n", "min_think_time", "chaos")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_weird_values_are_refused_or_converted_but_never_a_crash(seed):
+    random = Random(seed)
+    old = an_old_file(random)
+    for _ in range(random.randint(1, 3)):
+        holder: Any = old
+        while True:
+            key = random.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+            inner = holder[key]
+            if not isinstance(inner, dict | list) or not inner or random.random() < 0.2:
+                break
+            holder = inner
+        holder[key] = deepcopy(random.choice(WEIRD))
+        if isinstance(holder, dict) and random.random() < 0.3:
+            holder[random.choice(KEYS)] = deepcopy(random.choice(WEIRD))
+    try:
+        converted = convert(old)
+    except ScenarioError as error:
+        assert error.problems
+    else:
+        assert result(converted)
 
 
 def _set(path: str, value: Any) -> Callable[[Tree], None]:
