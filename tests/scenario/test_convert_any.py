@@ -17,7 +17,7 @@ from scenario.errors import ScenarioError
 from tests.scenario.files import ADDRESS, PRODUCT, Tree
 from tests.scenario.old_files import convert, lines, result
 
-SEEDS = range(200)
+SEEDS = range(150)
 NAMES = ("browser", "Bulk Buyer", "quick_browser", "window_shopper")
 SERVICES = ("inventory_service", "cart-service", "order", "Payment Service")
 PROSE = (
