@@ -7,7 +7,7 @@ from typing import Any
 from scenario.convert import prose
 from scenario.convert.old import MINUTE_S, Found, Old
 from scenario.convert.report import Report, at, said, same
-from scenario.convert.values import percent_of, plain_key, tidy
+from scenario.convert.values import number_of, percent_of, plain_key, tidy
 from scenario.errors import suggestion
 from scenario.model import SERVICES
 
@@ -19,11 +19,13 @@ CONDITION_NAMES: Mapping[str, tuple[str, ...]] = {
         "response_time", "response_times", "response_time_factor",
     ),
     "error_rate": ("failure_rate", "errors", "failures", "error_percentage", "error_percent", "error_probability"),
-    "timeout_rate": ("timeouts", "timeout", "timeout_percentage", "timeout_percent", "timeout_probability"),
+    "timeout_rate": ("timeouts", "timeout_percentage", "timeout_percent", "timeout_probability"),
     "capacity": ("capacity_left", "capacity_factor", "remaining_capacity"),
     "antagonist": ("antagonist_cpu", "cpu_antagonist"),
     "crash": ("down", "outage", "unavailable", "crashed"),
 }  # fmt: skip
+_UNCLEAR = {"latency", "response_time", "response_times", "errors", "failures", "timeouts"}
+"""Names behind which a bare number could be milliseconds, or a count."""
 _INCREASES = ("latency_increase", "response_time_increase")
 _LIMITS = {
     "latency_factor": ("a factor above 1", 1.0, 1000.0),
@@ -36,7 +38,8 @@ _PROSE_WAY_OUT = (
     'Write what happens with its numbers, such as "5x normal response time" or "30% of requests fail", '
     "or remove it if nothing happens"
 )
-_TEXT_KEYS = ("impact", "effect", "condition", "conditions", "behavior", "behaviour", "details", "description")
+_ONLY_TEXT = ("description", "severity")
+_TEXT_KEYS = ("impact", "effect", "condition", "conditions", "behavior", "behaviour", "details", *_ONLY_TEXT)
 _KIND_KEYS = ("failure_type", "type", "event", "fault", "failure", "kind", "fault_type", "action")
 _SERVICE_KEYS = (
     "service", "target_service", "affected_service", "services", "affected_services", "target", "component",
@@ -170,7 +173,9 @@ def _entry_conditions(entry: Old) -> Tree | None:
     report, out, refused = entry.report, Tree(), len(entry.report.refusals)
     for key, names in CONDITION_NAMES.items():
         found = entry.take(key, *names)
-        if found is not None and (value := prose.value_of(key, found.value)) is None:
+        if found is not None and plain_key(found.key) in _UNCLEAR and (number_of(found.value) or 0) > 1:
+            report.refuse(found.place, f"{said(found.value)} has no unit", f"Write it as {key}")
+        elif found is not None and (value := prose.value_of(key, found.value)) is None:
             report.refuse(found.place, f"{said(found.value)} is not understood as {key}", _PROSE_WAY_OUT)
         elif found is not None and value is not False and not (value == 0 and key != "capacity"):
             out[key] = value
@@ -193,13 +198,14 @@ def _words(entry: Old, out: Tree) -> None:
     """What the texts of an entry tell. A text beside conditions in numbers only describes them."""
     kind = entry.take(*_KIND_KEYS)
     hint = prose.hint_of(kind.value) if kind and isinstance(kind.value, str) else None
+    _value(entry, hint, out)
     is_end = kind is not None and isinstance(kind.value, str) and prose.conditions_of(kind.value) == {}
     told_any = is_end or any(key != "instances" for key in out)
     for name in _TEXT_KEYS:
         found = entry.take(name)
         if found is None:
             continue
-        if name == "description" and told_any:
+        if name in _ONLY_TEXT and told_any:
             entry.report.dropped(found.place, found.value, "only tells people something")
             continue
         told = _told(found, hint, entry.report)
@@ -214,6 +220,20 @@ def _words(entry: Old, out: Tree) -> None:
         out |= told or {}
     elif kind is not None and not is_end:
         entry.report.dropped(kind.place, kind.value, "the conditions say it")
+
+
+def _value(entry: Old, hint: str | None, out: Tree) -> None:
+    """A number whose meaning the kind of the entry tells: type error_rate, value 0.3."""
+    found = entry.take("value", "rate", "factor", "multiplier", "percentage", "magnitude")
+    if found is None:
+        return
+    value = None if hint is None else prose.value_of(hint, found.value)
+    if value is None or hint is None:
+        text = f"{said(found.value)} is not understood" + ("" if hint is None else f" as {hint}")
+        entry.report.refuse(found.place, text, f"Write it as one of {', '.join(CONDITION_NAMES)}")
+    elif out.setdefault(hint, value) != value:
+        text = f"says {hint} {said(value)}, but {said(out[hint])} stands beside it"
+        entry.report.refuse(found.place, text, "Keep one of them")
 
 
 def _told(found: Found, hint: str | None, report: Report) -> Tree | None:

@@ -38,9 +38,9 @@ ACTIONS = {
 
 DESCRIBING = re.compile(
     r"_?(notes?|comments?|remarks?|version|schema_version|authors?|owner|team|contact|created(_.*)?|updated(_.*)?|"
-    r"modified(_.*)?|last_.*|date|tags?|labels?|purpose|objectives?|goals?|title|summary|documentation|docs|references?|"
+    r"modified(_.*)?|last_(updated|modified|changed)|date|tags?|labels?|purpose|objectives?|goals?|title|summary|documentation|docs|references?|"
     r"metadata|priority|expected_.*|success_criteria|acceptance_criteria|learning_.*|training_(focus|goals?|value)|"
-    r"rl_(focus|objectives?|goals?|learning.*)|focus(_.*)?|rationale|reason|business_.*|display_name|schema|characteristics|"
+    r"rl_(focus|objectives?|goals?|learning.*)|focus(_.*)?|rationale|reason|business_(goals?|context|value)|scenario_type|test_type|display_name|schema|characteristics|"
     r"emphasis|primary_services|target_services)"
 )
 """Keys that tell people something and change no request."""

@@ -153,6 +153,8 @@ class Old:
         self.drop(DESCRIBING, "only tells people something")
         self.drop(RECORDING, "what is recorded and exported is the same for every scenario")
         self.drop(CONNECTIONS, "every shopper has a connection of its own, there is no pool")
+        for key in [key for key, value in self._left.items() if plain_key(key) == "enabled" and value is True]:
+            self.report.dropped(at(self.place, key), self._left.pop(key), "what is there holds")
         for key in self._left:
             text = f"unknown key {show(key)} with {said(self._left[key])}"
             self.report.refuse(self.place, text, f"Remove or rename it. {suggestion(key, known)}")

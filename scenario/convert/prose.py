@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from scenario.convert.values import Number, number_of, percent_of, plain_key, tidy
+from scenario.convert.values import Number, number_of, percent_of, plain_key, share_of, tidy
 from scenario.model import SERVICES, one_service
 
 Conditions = dict[str, Any]
@@ -127,13 +127,10 @@ def value_of(key: str, value: Any) -> Number | bool | None:
     if isinstance(value, str) and number_of(value) is None and percent_of(value) is None:
         told = conditions_of(value, key)
         return told.get(key) if told and len(told) == 1 else None
-    share = percent_of(value)
-    if share is not None:
-        return share
-    read = number_of(value)
-    if read is not None and key != "latency_factor" and read > 1:
-        return tidy(read / 100)
-    return read
+    if key == "latency_factor":
+        share = percent_of(value)
+        return number_of(value) if share is None else share
+    return share_of(value)
 
 
 def hint_of(word: str) -> str | None:

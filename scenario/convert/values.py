@@ -21,6 +21,7 @@ _THOUSANDS = re.compile(r"[-+]?\d{1,3}([,_]\d{3})+(\.\d*)?")
 _WITH_UNIT = re.compile(r"(.+?)\s*([a-z]+)")
 _DASH_PAIR = re.compile("\\s*([^-\u2013]+?)\\s*(?:-|\u2013|\\.\\.|to)\\s*([^-\u2013]+?)\\s*")
 _LONGEST = 40
+_LARGEST = 1e15
 _DIGITS = 6
 
 
@@ -31,11 +32,11 @@ def plain_key(key: str) -> str:
 
 
 def number_of(value: Any) -> Number | None:
-    """A finite number that is written as one or as text: 25, "25", "1,000"."""
+    """A number of a size that can mean something, as one or as text: 25, "25", "1,000"."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return value if math.isfinite(value) else None
+        return value if abs(value) <= _LARGEST else None  # so nan is none, too
     if not isinstance(value, str) or len(value) > _LONGEST:
         return None
     text = value.strip()
@@ -43,8 +44,7 @@ def number_of(value: Any) -> Number | None:
         text = text.replace(",", "").replace("_", "")
     if not _NUMBER.fullmatch(text):
         return None
-    read = float(text)
-    return tidy(read) if math.isfinite(read) else None
+    return tidy(float(text)) if abs(float(text)) <= _LARGEST else None
 
 
 def whole_of(value: Any) -> int | None:
@@ -80,11 +80,15 @@ def parts_of(values: Sequence[Any]) -> list[Number | None]:
 
 
 def share_of(value: Any) -> Number | None:
-    """A share from 0 to 1, also as a percentage: 0.35, "35%", 35."""
+    """A share from 0 to 1, also as a percentage: 0.35, "35%", 35. Between 1 and 2 it could be either, so it is none.
+
+    >>> share_of(0.35), share_of("35%"), share_of(35), share_of(1.5), share_of(-1)
+    (0.35, 0.35, 0.35, None, None)
+    """
     share = percent_of(value)
     if share is None:
         share = number_of(value)
-        if share is not None and share > 1:
+        if share is not None and share >= 2:
             share = tidy(share / 100)
     return share if share is not None and 0 <= share <= 1 else None
 

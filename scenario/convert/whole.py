@@ -161,6 +161,4 @@ def _unused(profiles: Profiles, scenarios: Tree, report: Report) -> None:
     }
     for name in profiles.content:
         if one_name(name) not in used:
-            report.note(
-                at("user_behavior_profiles", name), name, name, "no phase uses it; kept, because it does no harm"
-            )
+            report.note(at("user_behavior_profiles", name), "used by no phase", "kept", "it does no harm")

@@ -173,7 +173,7 @@ def test_what_a_profile_does_not_say_is_filled_in_and_told():
         "user_behavior_profiles.browser.cart_abandonment_rate: not there -> 0.1 (default: the example profile of the "
         "README, as far as conversion_rate leaves room for it)" in said
     )
-    assert "user_behavior_profiles.quick_browser: quick_browser -> quick_browser " in "\n".join(said)
+    assert "user_behavior_profiles.quick_browser: used by no phase -> kept (it does no harm)" in said
 
 
 def test_a_profile_that_says_nothing_is_refused():
@@ -596,9 +596,7 @@ def test_a_profile_that_no_phase_uses_is_kept_and_told():
     suite(old)["user_behavior_profiles"]["ghost"] = PROFILE
     converted = convert(old)
     assert "ghost" in result(converted)["user_behavior_profiles"]
-    assert lines(converted) == [
-        "user_behavior_profiles.ghost: ghost -> ghost (no phase uses it; kept, because it does no harm)"
-    ]
+    assert lines(converted) == ["user_behavior_profiles.ghost: used by no phase -> kept (it does no harm)"]
 
 
 def test_a_default_distribution_follows_the_weights_of_the_profiles():
@@ -629,3 +627,44 @@ def test_faults_of_a_phase_count_from_its_start_or_that_of_the_scenario():
     (line,) = lines(converted)
     assert line.startswith("training_scenarios.day.traffic_patterns[1].failure_timeline[1]: {minute: 14, ")
     assert line.endswith("(the minute counted from the start of the scenario; cut where the phase ends)")
+
+
+def test_faults_told_by_kind_and_value():
+    old = tree()
+    phase(old)["failure_timeline"] = [
+        {"minute": 1, "duration_seconds": 120, "service": "cart", "type": "latency", "value": "4x", "severity": "high"},
+        {"minute": 4, "duration_minutes": 2, "services": ["order", "payment"], "failure_type": "error", "rate": 20},
+        {"minute": 7, "duration_minutes": 2, "impact": "inventory service: 30% of requests fail"},
+    ]
+    converted = convert(old)
+    assert result(converted)["training_scenarios"]["day"]["traffic_patterns"][0]["failure_timeline"] == [
+        {"minute": 1, "duration_minutes": 2, "service": "cart-service", "latency_factor": 4},
+        {"minute": 4, "duration_minutes": 2, "service": "order-service", "error_rate": 0.2},
+        {"minute": 4, "duration_minutes": 2, "service": "payment-service", "error_rate": 0.2},
+        {"minute": 7, "duration_minutes": 2, "service": "inventory-service", "error_rate": 0.3},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "line"),
+    [
+        ({"latency": 500}, "cart.latency: 500 has no unit. Write it as latency_factor."),
+        ({"timeout": 30}, "cart: unknown key 'timeout' with 30. "),
+        ({"error_rate": 1.5}, "cart.error_rate: 1.5 is not understood as error_rate. "),
+        (
+            {"error_rate": 0.3, "impact": "50% of requests fail"},
+            "cart.impact: says error_rate 0.5, but 0.3 stands",
+        ),
+        ({"type": "latency", "value": "soon"}, "cart.value: 'soon' is not understood as latency_factor. "),
+        ({"value": 3}, "cart.value: 3 is not understood. Write it as one of latency_factor, "),
+        ("latency_factor 5000", "cart: 'latency_factor 5000' is not understood. "),
+        ({"latency_factor": 5000}, "cart: latency_factor 5000 is not a factor above 1"),
+        (["down", ["down"]], "cart: ['down'] is not understood. "),
+    ],
+)
+def test_conditions_that_could_mean_two_things_are_refused(conditions, line):
+    old = tree()
+    phase(old)["simulated_conditions"] = {"cart": conditions}
+    found = refused(old)
+    place = "training_scenarios.day.traffic_patterns[0].simulated_conditions."
+    assert any(one.startswith(f"{place}{line}") for one in found), found

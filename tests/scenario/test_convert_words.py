@@ -9,7 +9,7 @@ from scenario.convert import prose, values
 from scenario.convert.prose import conditions_of, service_in, value_of
 
 
-@pytest.mark.parametrize(("module", "examples"), [(prose, 4), (values, 2)])
+@pytest.mark.parametrize(("module", "examples"), [(prose, 4), (values, 3)])
 def test_the_worked_examples(module, examples):
     assert tuple(doctest.testmod(module)) == (0, examples)
 
