@@ -54,52 +54,6 @@ def test_settings_and_scenarios_that_stand_at_the_top_are_found():
     assert "day: a scenario day -> training_scenarios.day (scenarios stand in one section)" in lines(converted)
 
 
-def test_flat_probabilities_are_scaled_to_one():
-    old = tree()
-    del profile(old)["action_probabilities"]
-    profile(old).update(browse_probability=0.5, search_probability="30%", cart_probability=0.4)
-    converted = convert(old)
-    written = {"browse": 0.416667, "search": 0.25, "cart": 0.333333}
-    assert result(converted)["user_behavior_profiles"]["browser"]["action_probabilities"] == written
-    into = "action_probabilities {browse: 0.416667, search: 0.25, cart: 0.333333} (they add up to 1.2; scaled to 1)"
-    assert lines(converted) == [
-        f"user_behavior_profiles.browser.browse_probability: 0.5 -> {into}",
-        f"user_behavior_profiles.browser.search_probability: '30%' -> {into}",
-        f"user_behavior_profiles.browser.cart_probability: 0.4 -> {into}",
-    ]
-
-
-def test_actions_of_other_names_are_one_user_action():
-    old = tree()
-    profile(old)["action_probabilities"] = {"browsing": 50, "view_cart": 10, "add_to_cart": 20, "checkout": 20}
-    converted = convert(old)
-    written = {"browse": 0.5, "cart": 0.3, "order": 0.2}
-    assert result(converted)["user_behavior_profiles"]["browser"]["action_probabilities"] == written
-    place = "user_behavior_profiles.browser.action_probabilities"
-    assert f"{place}.add_to_cart: 20 -> added to cart (it means the same user action)" in lines(converted)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "minutes"),
-    [
-        ("session_duration_minutes", 10, [10, 10]),
-        ("session_duration_minutes", {"min": 5, "max": 15}, [5, 15]),
-        ("session_duration_range_seconds", [300, 900], [5, 15]),
-        ("session_duration", "5-15 min", [5, 15]),
-        ("sessionDurationHours", [0.25, 0.5], [15, 30]),
-    ],
-)
-def test_sessions_in_any_unit_become_a_range_of_minutes(key, value, minutes):
-    old = tree()
-    del profile(old)["session_duration_range"]
-    profile(old)[key] = value
-    converted = convert(old)
-    assert result(converted)["user_behavior_profiles"]["browser"]["session_duration_range"] == minutes
-    (line,) = lines(converted)
-    assert line.startswith(f"user_behavior_profiles.browser.{key}: ")
-    assert f" -> session_duration_range {minutes} (" in line
-
-
 def test_a_duration_without_unit_is_refused():
     old = tree()
     del profile(old)["session_duration_range"]
@@ -115,72 +69,6 @@ def test_a_duration_without_unit_is_refused():
             "Rename the key to duration_minutes or duration_seconds."
         ),
     ]
-
-
-def test_think_times_of_base_config_go_to_the_profiles():
-    old = tree()
-    suite(old)["base_config"].update(min_think_time=1, max_think_time=3.5)
-    del profile(old)["think_time_range"]
-    converted = convert(old)
-    profiles = result(converted)["user_behavior_profiles"]
-    assert profiles["browser"]["think_time_range"] == [1, 3.5]
-    assert profiles["buyer"]["think_time_range"] == [1.0, 3.0]
-    assert (
-        "user_behavior_profiles.browser.think_time_range: not there -> [1, 3.5] (base_config says it for all profiles)"
-        in lines(converted)
-    )
-    assert any(line.startswith("base_config.max_think_time: 3.5 -> ") for line in lines(converted))
-
-
-def test_rates_in_percent_are_shares():
-    old = tree()
-    profile(old).update(conversion_rate="25%", abandonment_rate=40)
-    del profile(old)["cart_abandonment_rate"]
-    converted = convert(old)
-    written = result(converted)["user_behavior_profiles"]["browser"]
-    assert (written["conversion_rate"], written["cart_abandonment_rate"]) == (0.25, 0.4)
-    assert lines(converted) == [
-        (
-            "user_behavior_profiles.browser.conversion_rate: '25%' -> conversion_rate 0.25 "
-            "(conversion_rate is a share from 0 to 1)"
-        ),
-        (
-            "user_behavior_profiles.browser.abandonment_rate: 40 -> cart_abandonment_rate 0.4 "
-            "(cart_abandonment_rate is a share from 0 to 1)"
-        ),
-    ]
-
-
-def test_what_a_profile_does_not_say_is_filled_in_and_told():
-    old = tree()
-    suite(old)["user_behavior_profiles"]["browser"] = {"conversion_rate": 0.9}
-    suite(old)["user_behavior_profiles"]["quick_browser"] = {}
-    converted = convert(old)
-    profiles = result(converted)["user_behavior_profiles"]
-    assert profiles["browser"] == {
-        "session_duration_range": [5, 15],
-        "pages_per_session": [8, 20],
-        "think_time_range": [1.0, 3.0],
-        "action_probabilities": {"browse": 0.5, "search": 0.2, "cart": 0.2, "order": 0.1},
-        "conversion_rate": 0.9,
-        "cart_abandonment_rate": 0.1,  # with 0.4 there would be more carts than sessions
-    }
-    assert profiles["quick_browser"]["pages_per_session"] == [20, 40]  # as shipped
-    said = lines(converted)
-    for key in ("session_duration_range", "pages_per_session", "think_time_range", "action_probabilities"):
-        assert any(line.startswith(f"user_behavior_profiles.browser.{key}: not there -> ") for line in said)
-    assert (
-        "user_behavior_profiles.browser.cart_abandonment_rate: not there -> 0.1 (default: the example profile of the "
-        "README, as far as conversion_rate leaves room for it)" in said
-    )
-    assert "user_behavior_profiles.quick_browser: used by no phase -> kept (it does no harm)" in said
-
-
-def test_a_profile_that_says_nothing_is_refused():
-    old = tree()
-    suite(old)["user_behavior_profiles"]["browser"] = {"description": "Somebody"}
-    (line,) = refused(old)
-    assert line.startswith("user_behavior_profiles.browser: says nothing about its shoppers. Give at least one of ")
 
 
 def test_users_and_weights_in_other_spellings():
@@ -295,117 +183,6 @@ def test_a_key_of_a_json_file_that_is_there_twice():
     assert refused(text.replace('"total_users": 50', '"total_users": 50, "total_users": 60')) == [
         "base_config.total_users: the key is there twice, as 50 and as 60. Keep one of them."
     ]
-
-
-def test_prose_becomes_conditions():
-    old = tree()
-    phase(old)["simulated_conditions"] = {
-        "inventory_service": "5x normal response time, 20% of requests fail",
-        "cart": {"response_time": "200% increase", "timeout_rate": "15%"},
-        "order_service_error_rate": 0.3,
-        "payment-service": "normal",
-    }
-    converted = convert(old)
-    written = result(converted)["training_scenarios"]["day"]["traffic_patterns"][0]["simulated_conditions"]
-    assert written == {
-        "inventory-service": {"latency_factor": 5, "error_rate": 0.2},
-        "cart-service": {"latency_factor": 3, "timeout_rate": 0.15},
-        "order-service": {"error_rate": 0.3},
-    }
-    (line,) = lines(converted)
-    assert line.startswith("training_scenarios.day.traffic_patterns[0].simulated_conditions: {inventory_service: '5x ")
-    assert line.endswith(" (conditions as numbers, by service)")
-
-
-def test_prose_that_no_rule_understands_is_refused_all_at_once():
-    old = tree()
-    phase(old)["simulated_conditions"] = {
-        "cart": "things get slow",
-        "inventory": {"error_rate": "many"},
-        "basket": "down",
-    }
-    phase(old, 1)["simulated_conditions"] = {"cart": {"latency_factor": 0.5}}
-    at = "training_scenarios.day.traffic_patterns"
-    found = refused(old)
-    assert [line.split(". ")[0] for line in found] == [
-        f"{at}[0].simulated_conditions.cart: 'things get slow' is not understood",
-        f"{at}[0].simulated_conditions.inventory.error_rate: 'many' is not understood as error_rate",
-        f"{at}[0].simulated_conditions.basket: 'basket' is not one of the five services",
-        f"{at}[1].simulated_conditions.cart: latency_factor 0.5 is not a factor above 1",
-    ]
-
-
-def test_a_failure_timeline_of_a_scenario_goes_into_its_phases():
-    old = tree()
-    suite(old)["training_scenarios"]["day"]["failure_timeline"] = [
-        {"minute": 5, "service": "inventory-service", "impact": "30% of requests fail", "duration_minutes": 10},
-        {"start_minute": 12, "service": "cart_service", "failure_type": "slow", "impact": "5x"},
-        {"minute": 17, "event": "recovery", "description": "Everything is well again"},
-    ]
-    converted = convert(old)
-    first, second = result(converted)["training_scenarios"]["day"]["traffic_patterns"]
-    inventory = {"service": "inventory-service", "error_rate": 0.3}
-    assert first["failure_timeline"] == [{"minute": 5, "duration_minutes": 5, **inventory}]
-    assert second["failure_timeline"] == [
-        {"minute": 0, "duration_minutes": 5, **inventory},
-        {"minute": 2, "duration_minutes": 5, "service": "cart-service", "latency_factor": 5},
-    ]
-    said = "\n".join(lines(converted))
-    assert "day.failure_timeline[0]: {minute: 5, " in said
-    assert " -> morning.failure_timeline [{minute: 5, duration_minutes: 5, " in said
-    assert "; evening.failure_timeline [{minute: 0, " in said
-    assert "-> dropped (all is well from there on; faults end by themselves)" in said
-
-
-def test_a_fault_where_no_phase_is():
-    old = tree()
-    event = {"minute": 25, "service": "cart-service", "crash": True, "duration_minutes": 1}
-    suite(old)["training_scenarios"]["day"]["failure_timeline"] = [event]
-    assert refused(old) == [
-        "training_scenarios.day.failure_timeline[0]: begins at minute 25, where no phase is. Correct its minute."
-    ]
-
-
-def test_a_scenario_without_phases_is_one_phase_and_chaos_goes_into_it():
-    old = tree()
-    suite(old)["training_scenarios"] = {
-        "wild night": {
-            "duration_hours": 0.5,
-            "users": 10,
-            "user_count_variance": "30%",
-            "chaos_config": {"think_time_variance": [0.5, 1.5], "action_randomness": 0.2},
-        }
-    }
-    del suite(old)["base_config"]["test_duration_minutes"]
-    suite(old)["base_config"]["max_concurrent_users"] = 5
-    converted = convert(old)
-    written = result(converted)
-    assert written["training_scenarios"]["wild_night"] == {
-        "test_duration_minutes": 30,
-        "traffic_patterns": [
-            {
-                "name": "wild_night",
-                "duration_minutes": 30,
-                "intensity": "medium",
-                "concurrent_users": 10,
-                "user_behavior_distribution": {"browser": 0.5, "buyer": 0.5},
-                "scenario_weights": {"browse_weight": 1, "search_weight": 1, "cart_weight": 1, "order_weight": 1},
-                "chaos_parameters": {"user_variance": 0.3, "think_time_variance": 0.5, "action_randomness": 0.2},
-            }
-        ],
-    }
-    assert written["base_config"]["max_concurrent_users"] == 13
-    said = lines(converted)
-    assert (
-        "base_config.max_concurrent_users: 5 -> max_concurrent_users 13 (a phase has so many users, with chaos)" in said
-    )
-    place = "training_scenarios.'wild night'"
-    assert f"{place}: 'wild night' -> wild_night (names are letters, digits, _ and -)" in said
-    assert f"{place}.traffic_patterns: not there -> one phase wild_night (there is no list of phases)" in said
-    assert (
-        f"{place}.user_behavior_distribution: not there -> {{browser: 0.5, buyer: 0.5}} "
-        "(default: equal shares of all profiles)" in said
-    )
 
 
 @pytest.mark.parametrize("key", ["phases", "chaos_phases", "degradation_phases", "stages"])
@@ -591,80 +368,56 @@ def test_what_a_scenario_says_holds_for_its_phases():
     )
 
 
-def test_a_profile_that_no_phase_uses_is_kept_and_told():
+def test_the_same_product_twice_is_one():
     old = tree()
-    suite(old)["user_behavior_profiles"]["ghost"] = PROFILE
+    suite(old)["product_catalogue"] = [PRODUCT, PRODUCT]
     converted = convert(old)
-    assert "ghost" in result(converted)["user_behavior_profiles"]
-    assert lines(converted) == ["user_behavior_profiles.ghost: used by no phase -> kept (it does no harm)"]
-
-
-def test_a_default_distribution_follows_the_weights_of_the_profiles():
-    old = tree()
-    profile(old)["weight"] = 3
-    profile(old, "buyer")["weight"] = "100%"
-    del phase(old)["user_behavior_distribution"]
-    converted = convert(old)
-    first = result(converted)["training_scenarios"]["day"]["traffic_patterns"][0]
-    assert first["user_behavior_distribution"] == {"browser": 0.75, "buyer": 0.25}
-    assert any(line.endswith("(default: by the weights of the profiles)") for line in lines(converted))
-
-
-def test_faults_of_a_phase_count_from_its_start_or_that_of_the_scenario():
-    old = tree()
-    phase(old, 1)["start_minute"] = 10
-    crash = {"service": "cart-service", "crash": True}
-    phase(old, 1)["failure_timeline"] = [
-        {"minute": 1, "duration_minutes": 2, **crash},
-        {"minute": 14, "duration_minutes": 60, "service": "order", "failure_type": "outage"},
-    ]
-    converted = convert(old)
-    second = result(converted)["training_scenarios"]["day"]["traffic_patterns"][1]
-    assert second["failure_timeline"] == [
-        {"minute": 1, "duration_minutes": 2, **crash},
-        {"minute": 4, "duration_minutes": 6, "service": "order-service", "crash": True},
-    ]
+    assert result(converted)["product_catalogue"] == [PRODUCT]
     (line,) = lines(converted)
-    assert line.startswith("training_scenarios.day.traffic_patterns[1].failure_timeline[1]: {minute: 14, ")
-    assert line.endswith("(the minute counted from the start of the scenario; cut where the phase ends)")
+    assert line.startswith("product_catalogue[1]: {sku: 'MUG-1', ")
+    assert line.endswith("-> dropped (product_catalogue[0] is the same product)")
+    suite(old)["product_catalogue"] = [PRODUCT, {**PRODUCT, "price": 3}]
+    assert refused(old)[0].startswith("product_catalogue[1].sku: as converted, it 'MUG-1' is the SKU of ")
 
 
-def test_faults_told_by_kind_and_value():
+def test_a_phase_shorter_than_the_default_ramp_gets_a_shorter_one():
     old = tree()
-    phase(old)["failure_timeline"] = [
-        {"minute": 1, "duration_seconds": 120, "service": "cart", "type": "latency", "value": "4x", "severity": "high"},
-        {"minute": 4, "duration_minutes": 2, "services": ["order", "payment"], "failure_type": "error", "rate": 20},
-        {"minute": 7, "duration_minutes": 2, "impact": "inventory service: 30% of requests fail"},
-    ]
+    phase(old)["duration_minutes"] = 0.5
     converted = convert(old)
-    assert result(converted)["training_scenarios"]["day"]["traffic_patterns"][0]["failure_timeline"] == [
-        {"minute": 1, "duration_minutes": 2, "service": "cart-service", "latency_factor": 4},
-        {"minute": 4, "duration_minutes": 2, "service": "order-service", "error_rate": 0.2},
-        {"minute": 4, "duration_minutes": 2, "service": "payment-service", "error_rate": 0.2},
-        {"minute": 7, "duration_minutes": 2, "service": "inventory-service", "error_rate": 0.3},
-    ]
+    assert result(converted)["training_scenarios"]["day"]["ramp_seconds"] == 15
+    reason = "the default of 30 s does not fit a phase of 30 s"
+    assert f"training_scenarios.day.ramp_seconds: not there -> 15 ({reason})" in lines(converted)
 
 
-@pytest.mark.parametrize(
-    ("conditions", "line"),
-    [
-        ({"latency": 500}, "cart.latency: 500 has no unit. Write it as latency_factor."),
-        ({"timeout": 30}, "cart: unknown key 'timeout' with 30. "),
-        ({"error_rate": 1.5}, "cart.error_rate: 1.5 is not understood as error_rate. "),
-        (
-            {"error_rate": 0.3, "impact": "50% of requests fail"},
-            "cart.impact: says error_rate 0.5, but 0.3 stands",
-        ),
-        ({"type": "latency", "value": "soon"}, "cart.value: 'soon' is not understood as latency_factor. "),
-        ({"value": 3}, "cart.value: 3 is not understood. Write it as one of latency_factor, "),
-        ("latency_factor 5000", "cart: 'latency_factor 5000' is not understood. "),
-        ({"latency_factor": 5000}, "cart: latency_factor 5000 is not a factor above 1"),
-        (["down", ["down"]], "cart: ['down'] is not understood. "),
-    ],
-)
-def test_conditions_that_could_mean_two_things_are_refused(conditions, line):
+def test_reward_weights_and_response_times():
     old = tree()
-    phase(old)["simulated_conditions"] = {"cart": conditions}
-    found = refused(old)
-    place = "training_scenarios.day.traffic_patterns[0].simulated_conditions."
-    assert any(one.startswith(f"{place}{line}") for one in found), found
+    suite(old)["base_config"]["reward_weights"] = {"response_time_weight": 60, "error_rate": 60}
+    suite(old)["base_config"]["slo"] = {"cart": 300, "order_service": "0.5s"}
+    converted = convert(old)
+    base = result(converted)["base_config"]
+    rest = {"throughput": 0, "load_balance": 0, "user_satisfaction": 0}
+    assert base["reward_weights"] == {"response_time": 0.5, "error_rate": 0.5, **rest}
+    assert base["service_slo_ms"] == {"cart-service": 300, "order-service": 500}
+    said = lines(converted)
+    assert any(line.endswith(" (all five components, scaled from 120 to 1)") for line in said)
+    assert any(
+        line.startswith("base_config.slo: {cart: 300, order_service: '0.5s'} -> service_slo_ms ") for line in said
+    )
+
+
+def test_phases_of_one_name_are_numbered_and_all_services_are_five():
+    old = tree()
+    phase(old, 1)["name"] = "morning"
+    phase(old)["simulated_conditions"] = [{"services": "all", "error_rate": "10%"}]
+    converted = convert(old)
+    first, second = result(converted)["training_scenarios"]["day"]["traffic_patterns"]
+    assert (first["name"], second["name"]) == ("morning", "morning_2")
+    assert len(first["simulated_conditions"]) == 5
+    place = "training_scenarios.day.traffic_patterns[1].name"
+    assert f"{place}: morning -> morning_2 (an earlier phase has this name)" in lines(converted)
+
+
+def test_a_key_of_a_yaml_file_that_is_there_twice():
+    text = yaml.safe_dump(tree(), sort_keys=False).replace("total_users: 50", "total_users: 50\n    total_users: 50")
+    converted = convert(text, "old.yaml")
+    assert lines(converted) == ["base_config.total_users: 50 -> dropped (the key is there twice, with the same value)"]

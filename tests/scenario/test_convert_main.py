@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +135,16 @@ def test_it_runs_as_a_module(old):
     )
     assert "rl_training_scenarios:" in done.stdout
     assert LINE in done.stderr
+
+
+def test_a_write_that_fails_leaves_nothing_behind(old, tmp_path, capsys, monkeypatch):
+    def no_space(self, target):
+        raise OSError(28, "No space left on device")
+
+    new = tmp_path / "new.yaml"
+    new.write_text("mine")
+    monkeypatch.setattr(Path, "replace", no_space)
+    assert main(["convert", str(old), "--to", str(new), "--force"]) == 2
+    assert "cannot be written: No space left on device. Choose another." in capsys.readouterr().err
+    assert new.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.yaml", "old.json"]
