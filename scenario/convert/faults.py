@@ -99,7 +99,7 @@ def _add_named(out: dict[str, Tree], key: str, value: Any, place: str, report: R
         way_out = f"Write it under a service. {suggestion(key, SERVICES)}"
         report.refuse(place, f"{said(key)} is not one of the five services", way_out)
         return
-    conditions = _conditions(value, place, report, hint)
+    conditions = _conditions(value, place, service, hint, report)
     if conditions:
         _merge(out, service, conditions, place, report)
 
@@ -109,7 +109,7 @@ def _add_listed(out: dict[str, Tree], value: Any, place: str, report: Report) ->
     if isinstance(value, Mapping):
         entry = Old(value, place, report)
         services = _services(entry)
-        conditions = _entry_conditions(entry)
+        conditions = _entry_conditions(entry, services)
         entry.finish(_ENTRY_KEYS)
         if conditions and _names_a_service(entry, services, conditions):
             for service in services:
@@ -126,11 +126,16 @@ def _add_listed(out: dict[str, Tree], value: Any, place: str, report: Report) ->
 
 
 def _merge(out: dict[str, Tree], service: str, conditions: Tree, place: str, report: Report) -> None:
-    there = out.setdefault(service, {})
+    _add(out.setdefault(service, {}), conditions, place, report)
+
+
+def _add(there: Tree, conditions: Tree, place: str, report: Report) -> None:
+    """Put conditions beside others; the same one with two values is refused."""
     for key, value in conditions.items():
         if there.setdefault(key, value) != value:
-            text = f"{service} has {key} {said(there[key])} already, and {said(value)} here"
-            report.refuse(place, text, "Keep one of them")
+            report.refuse(
+                place, f"says {key} {said(value)}, but {said(there[key])} stands beside it", "Keep one of them"
+            )
 
 
 def _service_and_hint(key: str) -> tuple[str | None, str | None]:
@@ -147,29 +152,37 @@ def _service_and_hint(key: str) -> tuple[str | None, str | None]:
 # Conditions
 
 
-def _conditions(value: Any, place: str, report: Report, hint: str | None = None) -> Tree | None:
+def _conditions(value: Any, place: str, service: str, hint: str | None, report: Report) -> Tree | None:
     """The conditions that stand behind a service; {} when all is well, None when refused."""
     if isinstance(value, Mapping):
         entry = Old(value, place, report)
-        conditions = _entry_conditions(entry)
+        conditions = _entry_conditions(entry, (service,))
         entry.finish(list(CONDITION_NAMES))
         return conditions
-    parts = value if isinstance(value, list) else [value]
     out: Tree = {}
-    for part in parts:
-        told = prose.conditions_of(part, hint) if isinstance(part, str) else None
+    for part in value if isinstance(value, list) else [value]:
+        told = _understood(part, hint, (service,)) if isinstance(part, str) else None
         if told is None and hint is not None and not isinstance(part, list | Mapping):
             single = prose.value_of(hint, part)
             told = None if single is None else {hint: single}
         if told is None:
             report.refuse(place, f"{said(part)} is not understood", _PROSE_WAY_OUT)
             return None
-        out |= told
+        _add(out, told, place, report)
     return out if _allowed(out, place, report) else None
 
 
-def _entry_conditions(entry: Old) -> Tree | None:
-    """The conditions in the keys and the words of a mapping."""
+def _understood(text: str, hint: str | None, services: tuple[str, ...]) -> Tree | None:
+    """What a text tells of these services. None: it is not understood, or is about another one."""
+    told = prose.conditions_of(text, hint)
+    if told is None:
+        service, rest = prose.service_in(text)
+        told = prose.conditions_of(rest, hint) if service in services else None
+    return told
+
+
+def _entry_conditions(entry: Old, services: tuple[str, ...]) -> Tree | None:
+    """The conditions in the keys and the words of a mapping about `services`."""
     report, out, refused = entry.report, Tree(), len(entry.report.refusals)
     for key, names in CONDITION_NAMES.items():
         found = entry.take(key, *names)
@@ -182,21 +195,21 @@ def _entry_conditions(entry: Old) -> Tree | None:
     for name in _INCREASES:
         found = entry.take(name)
         if found is not None and (share := percent_of(found.value)) is not None:
-            out["latency_factor"] = tidy(1 + share)
+            _add(out, {"latency_factor": tidy(1 + share)}, found.place, report)
         elif found is not None:
             report.refuse(found.place, f"{said(found.value)} is not a percentage", 'Write it such as "300%"')
     instances = entry.take("instances", "instance", "affected_instances")
     if instances is not None:
         out["instances"] = instances.value if isinstance(instances.value, list) else [instances.value]
-    _words(entry, out)
+    _words(entry, services, out)
     if len(report.refusals) > refused or not _allowed(out, entry.place, report):
         return None
     return out
 
 
-def _words(entry: Old, out: Tree) -> None:
+def _words(entry: Old, services: tuple[str, ...], out: Tree) -> None:
     """What the texts of an entry tell. A text beside conditions in numbers only describes them."""
-    kind = entry.take(*_KIND_KEYS)
+    report, kind = entry.report, entry.take(*_KIND_KEYS)
     hint = prose.hint_of(kind.value) if kind and isinstance(kind.value, str) else None
     _value(entry, hint, out)
     is_end = kind is not None and isinstance(kind.value, str) and prose.conditions_of(kind.value) == {}
@@ -206,20 +219,16 @@ def _words(entry: Old, out: Tree) -> None:
         if found is None:
             continue
         if name in _ONLY_TEXT and told_any:
-            entry.report.dropped(found.place, found.value, "only tells people something")
+            report.dropped(found.place, found.value, "only tells people something")
             continue
-        told = _told(found, hint, entry.report)
+        told = _told(found, hint, services, report)
         if told is not None:
             told_any = True
-            for key, value in told.items():
-                if out.setdefault(key, value) != value:
-                    text = f"says {key} {said(value)}, but {said(out[key])} stands beside it"
-                    entry.report.refuse(found.place, text, "Keep one of them")
+            _add(out, told, found.place, report)
     if kind is not None and not told_any:
-        told = _told(kind, hint, entry.report)
-        out |= told or {}
+        out |= _told(kind, hint, services, report) or {}
     elif kind is not None and not is_end:
-        entry.report.dropped(kind.place, kind.value, "the conditions say it")
+        report.dropped(kind.place, kind.value, "the conditions say it")
 
 
 def _value(entry: Old, hint: str | None, out: Tree) -> None:
@@ -231,27 +240,19 @@ def _value(entry: Old, hint: str | None, out: Tree) -> None:
     if value is None or hint is None:
         text = f"{said(found.value)} is not understood" + ("" if hint is None else f" as {hint}")
         entry.report.refuse(found.place, text, f"Write it as one of {', '.join(CONDITION_NAMES)}")
-    elif out.setdefault(hint, value) != value:
-        text = f"says {hint} {said(value)}, but {said(out[hint])} stands beside it"
-        entry.report.refuse(found.place, text, "Keep one of them")
+    else:
+        _add(out, {hint: value}, found.place, entry.report)
 
 
-def _told(found: Found, hint: str | None, report: Report) -> Tree | None:
+def _told(found: Found, hint: str | None, services: tuple[str, ...], report: Report) -> Tree | None:
     if isinstance(found.value, Mapping):
         nested = Old(found.value, found.place, report)
-        conditions = _entry_conditions(nested)
+        conditions = _entry_conditions(nested, services)
         nested.finish(list(CONDITION_NAMES))
         return conditions
-    if not isinstance(found.value, str):
-        report.refuse(found.place, f"{said(found.value)} is not understood", _PROSE_WAY_OUT)
-        return None
-    text = found.value
-    service, rest = prose.service_in(text)
-    told = prose.conditions_of(text, hint)
-    if told is None and service is not None:
-        told = prose.conditions_of(rest, hint)
+    told = _understood(found.value, hint, services) if isinstance(found.value, str) else None
     if told is None:
-        report.refuse(found.place, f"{said(text)} is not understood", _PROSE_WAY_OUT)
+        report.refuse(found.place, f"{said(found.value)} is not understood", _PROSE_WAY_OUT)
     return told
 
 
@@ -298,7 +299,7 @@ def _timed(entry: Old, raw: Any) -> Timed | None:
     )
     duration = entry.time("duration_minutes", ("duration",), MINUTE_S, None)
     services = _services(entry)
-    conditions = _entry_conditions(entry)
+    conditions = _entry_conditions(entry, services)
     _names_a_service(entry, services, conditions)
     entry.finish(_ENTRY_KEYS)
     if start is None and len(report.refusals) == refused:

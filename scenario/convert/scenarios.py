@@ -10,7 +10,7 @@ from scenario.convert.old import Found, Old
 from scenario.convert.phases import KNOWN, NEUTRAL_WEIGHTS, Part, Phase, take_part, take_phase
 from scenario.convert.profiles import Profiles
 from scenario.convert.report import Report, at, said
-from scenario.convert.settings import ORDER, take_settings
+from scenario.convert.settings import ORDER, add_settings, take_settings
 from scenario.convert.timeline import Slot, arrange, place_faults
 from scenario.convert.values import tidy, to_sum_one
 from scenario.model import DEFAULTS
@@ -37,7 +37,7 @@ def convert_scenario(
     for key in [key for key in old.keys if key in BASE and isinstance(old.peek(key), Mapping)]:
         found = old.take_key(key)
         nested = Old(found.value, found.place, report)
-        settings = take_settings(nested) | settings
+        add_settings(settings, take_settings(nested), found.place, report)
         nested.finish(ORDER)
         report.note(found.place, said(found.value), f"settings of {name}", "settings stand in the scenario itself")
     own = take_part(old, profiles, products)

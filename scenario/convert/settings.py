@@ -8,7 +8,7 @@ from typing import Any
 from scenario.checks import SUM_TOLERANCE
 from scenario.convert.old import MINUTE_S, SECOND_S, Old
 from scenario.convert.prose import service_of
-from scenario.convert.report import at, said, same
+from scenario.convert.report import Report, at, said, same
 from scenario.convert.values import number_of, parts_of, plain_key, time_of, to_sum_one, unit_of, whole_of
 from scenario.errors import suggestion
 from scenario.model import REWARD_COMPONENTS, SERVICES
@@ -72,6 +72,14 @@ def take_settings(old: Old) -> Tree:
     out["service_slo_ms"] = _slo(old)
     out["reward_weights"] = _rewards(old)
     return {key: out[key] for key in ORDER if out.get(key) is not None}
+
+
+def add_settings(there: Tree, more: Tree, place: str, report: Report) -> None:
+    """Put settings from `place` beside others; one thing with two values is refused."""
+    for key, value in more.items():
+        if there.setdefault(key, value) != value:
+            text = f"{key} is {said(value)} here and {said(there[key])} elsewhere"
+            report.refuse(place, text, "Keep one of them")
 
 
 def take_base_url(old: Old) -> str | None:

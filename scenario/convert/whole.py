@@ -12,7 +12,7 @@ from scenario.convert.profiles import Profiles, convert_profiles
 from scenario.convert.report import Note, Report, at, said, same
 from scenario.convert.scenarios import convert_scenario, free_name, most_users
 from scenario.convert.sections import Named, Sections, find_sections
-from scenario.convert.settings import ORDER, take_base_url, take_for_profiles, take_settings
+from scenario.convert.settings import ORDER, add_settings, take_base_url, take_for_profiles, take_settings
 from scenario.convert.values import name_of
 from scenario.errors import Problem
 from scenario.model import one_name
@@ -78,13 +78,10 @@ def _base(sections: Sections, report: Report) -> tuple[Tree, Tree, list[Old]]:
         olds.append(old)
         url = take_base_url(old)
         taken = take_settings(old) | ({} if url is None else {"base_url": url})
-        for key, value in taken.items():
-            if settings.setdefault(key, value) != value:
-                text = f"{key} is {said(value)} here and {said(settings[key])} elsewhere"
-                report.refuse(found.place, text, "Keep one of them")
-            if not found.key:
-                report.note(at(found.place, key), said(value), f"base_config.{key}", "moved")
-        for_profiles |= take_for_profiles(old)
+        add_settings(settings, taken, found.place, report)
+        for key, value in taken.items() if not found.key else ():
+            report.note(at(found.place, key), said(value), f"base_config.{key}", "moved")
+        add_settings(for_profiles, take_for_profiles(old), found.place, report)
     return settings, for_profiles, olds
 
 
@@ -93,7 +90,7 @@ def _base_part(olds: list[Old], profiles: Profiles, products: list[Tree], report
     rate = None
     for old in olds:
         part = take_part(old, profiles, products)
-        content = part.content | content
+        add_settings(content, part.content, old.place, report)
         rate = part.spawn_rate if rate is None else rate
         for timed in part.timed:
             report.refuse(timed.place, "says of no scenario when it is", "Move it into its scenario or phase")

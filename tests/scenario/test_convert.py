@@ -421,3 +421,15 @@ def test_a_key_of_a_yaml_file_that_is_there_twice():
     text = yaml.safe_dump(tree(), sort_keys=False).replace("total_users: 50", "total_users: 50\n    total_users: 50")
     converted = convert(text, "old.yaml")
     assert lines(converted) == ["base_config.total_users: 50 -> dropped (the key is there twice, with the same value)"]
+
+
+def test_settings_of_two_places_have_to_agree():
+    old = tree()
+    suite(old)["global_settings"] = {"total_users": 50, "max_users": 30, "think_time": 2}
+    suite(old)["base_config"]["think_time"] = 3
+    suite(old)["training_scenarios"]["day"].update(window_seconds=60, config={"x": 1}, settings={"window": 30})
+    assert [line for line in refused(old) if "Keep one" in line] == [
+        "global_settings: max_concurrent_users is 30 here and 20 elsewhere. Keep one of them.",
+        "global_settings: think_time_range is [2, 2] here and [3, 3] elsewhere. Keep one of them.",
+        "training_scenarios.day.settings: window_seconds is 30 here and 60 elsewhere. Keep one of them.",
+    ]

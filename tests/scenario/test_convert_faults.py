@@ -166,6 +166,12 @@ def test_faults_told_by_kind_and_value():
         ({"value": 3}, "cart.value: 3 is not understood. Write it as one of latency_factor, "),
         ("latency_factor 5000", "cart: 'latency_factor 5000' is not understood. "),
         ({"latency_factor": 5000}, "cart: latency_factor 5000 is not a factor above 1"),
+        (["30% errors", "40% errors"], "cart: says error_rate 0.4, but 0.3 stands beside it. "),
+        ("30% of inventory requests fail", "cart: '30% of inventory requests fail' is not understood. "),
+        (
+            {"latency_factor": 2, "latency_increase": "300%"},
+            "cart.latency_increase: says latency_factor 4, but 2 stands",
+        ),
         (["down", ["down"]], "cart: ['down'] is not understood. "),
     ],
 )
