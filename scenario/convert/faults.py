@@ -140,13 +140,14 @@ def _add(there: Tree, conditions: Tree, place: str, report: Report) -> None:
 
 def _service_and_hint(key: str) -> tuple[str | None, str | None]:
     """cart_service_error_rate is about the cart service and its error rate."""
+    service, hint = _service_before(key), prose.hint_of(key)
+    return (service, hint) if service and hint else (None, None)
+
+
+def _service_before(key: str) -> str | None:
+    """The service that a name such as cart_service_slowdown begins with."""
     plain = plain_key(key)
-    for service in SERVICES:
-        for name in (service.replace("-", "_"), service.removesuffix("-service")):
-            if plain.startswith(f"{name}_"):
-                hint = prose.hint_of(plain.removeprefix(f"{name}_"))
-                return (service, hint) if hint else (None, None)
-    return None, None
+    return next((one for one in SERVICES if plain.startswith(f"{one.removesuffix('-service')}_")), None)
 
 
 # Conditions
@@ -290,6 +291,7 @@ def timeline(found: Found, report: Report) -> list[Timed]:
 
 def _timed(entry: Old, raw: Any) -> Timed | None:
     report, refused = entry.report, len(entry.report.refusals)
+    unit_s = entry.unit_of_minutes()
     start = entry.time(
         "minute",
         ("", "start", "at", "minute", "start_minute", "at_minute", "start_time", "time"),
@@ -297,7 +299,7 @@ def _timed(entry: Old, raw: Any) -> Timed | None:
         MINUTE_S,
         True,
     )
-    duration = entry.time("duration_minutes", ("duration",), MINUTE_S, None)
+    duration = entry.time("duration_minutes", ("duration",), MINUTE_S, unit_s)
     services = _services(entry)
     conditions = _entry_conditions(entry, services)
     _names_a_service(entry, services, conditions)
@@ -314,7 +316,7 @@ def _services(entry: Old) -> tuple[str, ...]:
     found = entry.take(*_SERVICE_KEYS)
     if found is None:
         words = [entry.peek(key) for key in entry.keys if plain_key(key) in _TEXT_KEYS + _KIND_KEYS]
-        named = [prose.service_in(text)[0] for text in words if isinstance(text, str)]
+        named = [prose.service_in(text)[0] or _service_before(text) for text in words if isinstance(text, str)]
         return tuple(dict.fromkeys(service for service in named if service is not None))
     names = found.value if isinstance(found.value, list) else [found.value]
     if names in (["all"], ["all_services"]):

@@ -61,6 +61,10 @@ class Old:
                 self.report.refuse(other.place, text, "Keep one of them")
         return found[0] if found else None
 
+    def unit_of_minutes(self) -> float | None:
+        """Seconds of a minute when a key speaks of minutes: then a duration beside it is meant in them, too."""
+        return MINUTE_S if any("minute" in plain_key(key) for key in self._left) else None
+
     # Values that are written under a key of the new file
 
     def convert(self, key: str, names: Iterable[str], read: Callable[[Any], Any], what: str, reason: str = "") -> Any:

@@ -127,7 +127,7 @@ def take_phase(old: Old, index: int, key_name: str | None, profiles: Profiles, p
     name = _phase_name(named, key_name, index, old.place, report)
     description = old.convert("description", ("desc", "summary"), _text, "text")
     span = old.take("minutes", "time_range", "minute_range") if _has_span(old) else None
-    start_place = at(old.place, "start_minute")
+    start_place, unit_s = at(old.place, "start_minute"), old.unit_of_minutes()
     start = old.time(
         "start_minute",
         ("start", "start_minute", "start_time", "starts_at", "begin", "offset"),
@@ -135,7 +135,7 @@ def take_phase(old: Old, index: int, key_name: str | None, profiles: Profiles, p
         MINUTE_S,
         True,
     )
-    duration = old.time("duration_minutes", ("duration", "length", ""), MINUTE_S, None)
+    duration = old.time("duration_minutes", ("duration", "length", ""), MINUTE_S, unit_s)
     end = old.time("end_minute", ("end", "end_minute", "end_time"), MINUTE_S, MINUTE_S, True)
     if span is not None:
         start, end = _span(span, report)

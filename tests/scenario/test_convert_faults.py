@@ -141,7 +141,8 @@ def test_faults_told_by_kind_and_value():
     phase(old)["failure_timeline"] = [
         {"minute": 1, "duration_seconds": 120, "service": "cart", "type": "latency", "value": "4x", "severity": "high"},
         {"minute": 4, "duration_minutes": 2, "services": ["order", "payment"], "failure_type": "error", "rate": 20},
-        {"minute": 7, "duration_minutes": 2, "impact": "inventory service: 30% of requests fail"},
+        {"minute": 7, "duration": 2, "impact": "inventory service: 30% of requests fail"},
+        {"minute": 9, "duration": 1, "event": "user_service_slowdown", "impact": "5x normal response time"},
     ]
     converted = convert(old)
     assert result(converted)["training_scenarios"]["day"]["traffic_patterns"][0]["failure_timeline"] == [
@@ -149,6 +150,7 @@ def test_faults_told_by_kind_and_value():
         {"minute": 4, "duration_minutes": 2, "service": "order-service", "error_rate": 0.2},
         {"minute": 4, "duration_minutes": 2, "service": "payment-service", "error_rate": 0.2},
         {"minute": 7, "duration_minutes": 2, "service": "inventory-service", "error_rate": 0.3},
+        {"minute": 9, "duration_minutes": 1, "service": "user-service", "latency_factor": 5},
     ]
 
 
