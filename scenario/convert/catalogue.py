@@ -12,7 +12,6 @@ from scenario.schema import PHONE, SKU, ZIP_CODE
 Tree = dict[str, Any]
 
 _SELLS = "the target has to sell it so"
-_PRODUCT_KEYS = ("sku", "name", "category", "brand", "price", "weight")
 _ADDRESS_KEYS = ("street", "city", "state", "zip_code", "country", "phone")
 
 

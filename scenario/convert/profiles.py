@@ -36,6 +36,15 @@ _TELLING = (
 _PROFILE_KEYS = ("description", *NEUTRAL, "cart_size")
 _MOST_PAGES = 10_000
 
+# The names that old files have for them
+_PAGES = ("pages_per_session", "pages", "page_views", "page_views_per_session", "pages_viewed", "pages_per_visit")
+_THINK = ("think_time", "think_times", "wait_time", "pause", "think_time_between_requests")
+_CONVERSION = ("conversion", "conversion_probability", "purchase_rate", "buy_rate")
+_ABANDONMENT = (
+    "abandonment_rate", "cart_abandonment", "abandonment", "abandonment_probability", "cart_abandonment_probability",
+)  # fmt: skip
+_CART = ("cart_size", "items_per_cart", "cart_items", "basket_size", "items_per_order", "items_per_purchase")
+
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
@@ -90,7 +99,6 @@ class _Profile:
         self._report = old.report
         self._base = base
         self._model = next((one for key, one in shipped.items() if spelling(key) == spelling(name)), None)
-        self._model_name = name
         self._refused = len(old.report.refusals)
         self.weight: Number | None = None
 
@@ -101,25 +109,12 @@ class _Profile:
             out["description"] = description
         shares = "a share from 0 to 1"
         out["session_duration_range"] = self._session_minutes()
-        pages = (
-            "pages_per_session",
-            "pages",
-            "page_views",
-            "page_views_per_session",
-            "pages_viewed",
-            "pages_per_visit",
-        )
-        out["pages_per_session"] = old.whole_pair("pages_per_session", pages)
-        think = ("think_time", "think_times", "wait_time", "pause", "think_time_between_requests")
-        out["think_time_range"] = old.time_pair("think_time_range", think, SECOND_S, SECOND_S)
+        out["pages_per_session"] = old.whole_pair("pages_per_session", _PAGES)
+        out["think_time_range"] = old.time_pair("think_time_range", _THINK, SECOND_S, SECOND_S)
         out["action_probabilities"] = self._actions()
-        conversion = ("conversion", "conversion_probability", "purchase_rate", "buy_rate")
-        out["conversion_rate"] = old.convert("conversion_rate", conversion, share_of, shares)
-        abandonment = ("abandonment_rate", "cart_abandonment", "abandonment", "abandonment_probability",
-                       "cart_abandonment_probability")  # fmt: skip
-        out["cart_abandonment_rate"] = old.convert("cart_abandonment_rate", abandonment, share_of, shares)
-        cart = ("cart_size", "items_per_cart", "cart_items", "basket_size", "items_per_order", "items_per_purchase")
-        out["cart_size"] = old.whole_pair("cart_size", cart)
+        out["conversion_rate"] = old.convert("conversion_rate", _CONVERSION, share_of, shares)
+        out["cart_abandonment_rate"] = old.convert("cart_abandonment_rate", _ABANDONMENT, share_of, shares)
+        out["cart_size"] = old.whole_pair("cart_size", _CART)
         found = old.take("weight", "percentage", "share", "user_percentage")
         if found is not None:
             self.weight = self._weight(found)

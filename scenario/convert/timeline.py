@@ -49,16 +49,14 @@ def arrange(phases: Sequence[Phase], total_min: Number | None, report: Report) -
         old_end = old_start + phase.duration_min
         slots.append(Slot(phase, old_start, old_end, now if start is None else start, phase.duration_min))
         now = tidy(now + phase.duration_min)
-    return (
-        [
-            replace(slot, old_end_min=min(slot.old_end_min, after.old_start_min))
-            if after.old_start_min > slot.old_start_min
-            else slot
-            for slot, after in zip(slots, [*slots[1:], replace(slots[-1], old_start_min=float("inf"))], strict=True)
-        ]
-        if slots
-        else []
-    )
+    return [_until_next(slot, after) for slot, after in zip(slots, slots[1:], strict=False)] + slots[-1:]
+
+
+def _until_next(slot: Slot, after: Slot) -> Slot:
+    """A phase of the old file that ends, at the latest, where the next one starts."""
+    if after.old_start_min <= slot.old_start_min:
+        return slot
+    return replace(slot, old_end_min=min(slot.old_end_min, after.old_start_min))
 
 
 def _own_duration(phase: Phase, report: Report) -> Phase:
