@@ -4,6 +4,7 @@ Phases follow each other in the new file. Where an old file has gaps or overlaps
 rewritten; faults stay at the same minute of their phase.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +50,7 @@ def arrange(phases: Sequence[Phase], total_min: Number | None, report: Report) -
         old_end = old_start + phase.duration_min
         slots.append(Slot(phase, old_start, old_end, now if start is None else start, phase.duration_min))
         now = tidy(now + phase.duration_min)
-    return [_until_next(slot, after) for slot, after in zip(slots, slots[1:], strict=False)] + slots[-1:]
+    return [_until_next(slot, after) for slot, after in itertools.pairwise(slots)] + slots[-1:]
 
 
 def _until_next(slot: Slot, after: Slot) -> Slot:
