@@ -56,7 +56,7 @@ RULES: dict[str, set[str]] = {
     | FOLDER
     | FEATURES
     | TABLES
-    | {"rl_hooks.export", "rl_hooks.faults.schedule", "scenario", "yaml"},
+    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
 }
 

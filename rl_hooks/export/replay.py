@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_hooks.export.align import end_ns, spans_of
+from rl_hooks.live import give_up_ns, is_gone
 from rl_hooks.observation import ObservationWindow
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -30,7 +31,7 @@ class Replayed:
 
 def replay(run: Run, plan: Plan) -> Iterator[Replayed]:
     """The observations of every tick that says what it had seen, in order of time."""
-    window = ObservationWindow(spans_of(plan))
+    window, give_up = ObservationWindow(spans_of(plan)), give_up_ns(plan.request_timeout_s)
     window.push_samples(run.samples)
     processes = [_Process(run, number) for number in range(len(run.incarnations))]
     by_name = {who.name: process for who, process in zip(run.incarnations, processes, strict=True)}
@@ -40,6 +41,8 @@ def replay(run: Run, plan: Plan) -> Iterator[Replayed]:
             continue
         for name, (seq, at_ns) in sorted(event["rows"].items()):
             by_name[name].push(window, seq, at_ns)
+            if is_gone(at_ns, event["observed_ns"], give_up):
+                by_name[name].give_up(window, at_ns)
         before = decisions[decisions["tick"] < event["tick"]]
         known = before[before["tick"] == before["tick"].max()] if len(before) else before
         window.push_decisions(known["service"], known["t_ns"], known["action"], known["actuated"])
@@ -47,29 +50,33 @@ def replay(run: Run, plan: Plan) -> Iterator[Replayed]:
 
 
 class _Process:
-    """The rows of one process, in the order in which they were written, and what of them was pushed."""
+    """The requests of one process in the order in which they ended, then those that never did; what was pushed."""
 
     def __init__(self, run: Run, number: int) -> None:
-        mine = run.requests[run.requests["incarnation"] == number]
-        self._rows = mine[np.argsort(mine["seq"], kind="stable")]
-        self._end_ns = end_ns(self._rows)
-        self._unfinished = run.in_flight[run.in_flight["incarnation"] == number]
-        self._started = np.zeros(len(self._rows), bool)
-        self._unfinished_started = np.zeros(len(self._unfinished), bool)
+        ended = run.requests[run.requests["incarnation"] == number]
+        ended = ended[np.argsort(ended["seq"], kind="stable")]
+        never = run.in_flight[run.in_flight["incarnation"] == number]
+        self._rows, self._end_ns = ended, end_ns(ended)
+        self._service = np.concatenate((ended["service"], never["service"]))
+        self._start_ns = np.concatenate((ended["start_ns"], never["start_ns"]))
+        self._open = np.zeros(len(self._service), bool)  # known to be in flight
         self._ended = 0  # rows whose end was pushed
 
     def push(self, window: ObservationWindow, seq: int, at_ns: int) -> None:
         """Rows up to `seq` have ended; what was sent before `at_ns` and has not ended is in flight."""
         ended = int(np.searchsorted(self._rows["seq"], seq, side="right"))
         new = slice(self._ended, ended)
-        starts = ~self._started & (np.arange(len(self._rows)) < ended)
-        in_flight = ~self._started & (np.arange(len(self._rows)) >= ended) & (self._rows["start_ns"] <= at_ns)
-        begin = self._rows[starts | in_flight]
-        window.push_starts(begin["service"], begin["start_ns"])
-        self._started |= starts | in_flight
+        begins = ~self._open & (self._start_ns <= at_ns)
+        begins[:ended] = False
+        begins[new] = ~self._open[new]
+        window.push_starts(self._service[begins], self._start_ns[begins])
         rows = self._rows[new]
         window.push_completions(rows["service"], self._end_ns[new], rows["duration_us"], rows["ok"])
-        self._ended = max(self._ended, ended)
-        begun = ~self._unfinished_started & (self._unfinished["start_ns"] <= at_ns)
-        window.push_starts(self._unfinished["service"][begun], self._unfinished["start_ns"][begun])
-        self._unfinished_started |= begun
+        self._open |= begins
+        self._open[:ended] = False
+        self._ended = ended
+
+    def give_up(self, window: ObservationWindow, at_ns: int) -> None:
+        """The process is gone: nothing of it is in flight any more."""
+        window.push_lost(self._service[self._open], np.full(int(self._open.sum()), at_ns))
+        self._open[:] = False

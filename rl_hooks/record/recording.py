@@ -76,12 +76,13 @@ class Recording:
 
     def decide(self, setup: Setup, announce: Callable[[int, list[tuple[int, int, float]]], None]) -> None:
         """Start the decision loop in this process. With workers their reports have to be given to `fold`."""
-        from rl_hooks.live import LiveWindow, LocalWindow  # here, because only who decides needs numpy
+        from rl_hooks.live import LiveWindow, LocalWindow, give_up_ns  # here, because only who decides needs numpy
         from rl_hooks.observation import Spans
 
         spans = Spans.of_seconds(setup.plan.window_s, setup.plan.decision_interval_s)
-        sends = self.role == "local"
-        self.window = LocalWindow(spans, Reporter(self.writer)) if sends else LiveWindow(spans)
+        give_up = give_up_ns(setup.plan.request_timeout_s)
+        local = self.role == "local"
+        self.window = LocalWindow(spans, give_up, Reporter(self.writer)) if local else LiveWindow(spans, give_up)
         controller = Controller(setup.policy, setup.source, setup.actuator, setup.plan.seed, window=self.window)
         interval_s = setup.plan.decision_interval_s
         self.loop = DecisionLoop(controller, self.writer, self.in_force, self.phase_now, interval_s, announce)
