@@ -293,7 +293,7 @@ def test_a_full_disk_stops_the_run_and_loses_no_row(tmp_path: Path) -> None:
         pytest.skip("mounting a small file system needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=7m", "none", str(disk)], check=False).returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     try:
         with sandbox_started("--healthy") as target:
