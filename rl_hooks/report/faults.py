@@ -1,0 +1,150 @@
+"""Faults as they really were, and how long a service took to be as it had been before each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rl_hooks.decision import SERVICE_INDEX
+from rl_hooks.report.evidence import Array, Floats, Recorded
+from rl_hooks.report.thresholds import Thresholds
+from scenario.errors import number
+
+_LEAST_REQUESTS = 5  # in a point; fewer say nothing about a p95
+_LEAST_POINTS = 3  # before the fault
+_MOST_POINTS = 20
+
+
+@dataclass(frozen=True)
+class FaultSpan:
+    """One fault as it was applied. Times in seconds of the plan."""
+
+    run_id: str
+    service: str
+    kind: str
+    value: float | None
+    phase: str
+    start_s: float
+    end_s: float | None  # None: nobody said that it was lifted
+    phase_start_s: float
+    phase_end_s: float
+
+    @property
+    def text(self) -> str:
+        value = "" if self.value is None else f" {number(self.value)}"
+        return f"{self.kind}{value} on {self.service} in {self.phase} at {self.start_s:.0f} s"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """`seconds` from the end of the fault until p95 and error rate were in the band; None with the reason why not."""
+
+    fault: FaultSpan
+    seconds: float | None
+    why: str
+    late: bool  # there was time to recover, and the service did not
+
+    def to_json(self) -> dict[str, Any]:
+        fault = self.fault
+        return {
+            "run_id": fault.run_id,
+            "service": fault.service,
+            "kind": fault.kind,
+            "phase": fault.phase,
+            "start_s": fault.start_s,
+            "end_s": fault.end_s,
+            "recovered_after_s": self.seconds,
+            "why_not": self.why or None,
+        }
+
+
+def fault_spans(recorded: Recorded) -> list[FaultSpan]:
+    """The faults that were applied, in order of their start."""
+    open_: dict[Any, tuple[Mapping[str, Any], float]] = {}
+    found: list[FaultSpan] = []
+    for event in recorded.events("fault"):
+        key = event.get("fault")
+        if event.get("what") == "applied":
+            open_.setdefault(key, (event, recorded.at_s(event)))
+        elif event.get("what") == "lifted" and key in open_:
+            found.append(_span(recorded, *open_.pop(key), recorded.at_s(event)))
+    found += [_span(recorded, event, start_s, None) for event, start_s in open_.values()]
+    return sorted(found, key=lambda span: (span.start_s, span.service, span.kind))
+
+
+def _span(recorded: Recorded, event: Mapping[str, Any], start_s: float, end_s: float | None) -> FaultSpan:
+    plan = recorded.plan
+    named = [phase for phase in plan.phases if phase.name == event.get("phase")]
+    phase = named[0] if named else plan.phase_at(start_s)
+    value = event.get("value")
+    return FaultSpan(
+        run_id=recorded.run_id,
+        service=str(event.get("service", "")),
+        kind=str(event.get("fault_kind", "fault")),
+        value=float(value) if isinstance(value, int | float) else None,
+        phase=phase.name if phase is not None else "",
+        start_s=start_s,
+        end_s=end_s,
+        phase_start_s=phase.start_s if phase is not None else 0.0,
+        phase_end_s=phase.end_s if phase is not None else plan.duration_s,
+    )
+
+
+def recoveries(recorded: Recorded, limits: Thresholds) -> list[Recovery]:
+    """How every fault of a run ended."""
+    spans = fault_spans(recorded)
+    point_s = max(1.0, limits.recovery_intervals * recorded.plan.decision_interval_s)
+    requests = recorded.run.requests
+    t_s = (requests["start_ns"].astype(np.int64) - recorded.start_ns) / 1e9
+    return [_recovery(recorded, span, spans, requests, t_s, point_s) for span in spans]
+
+
+def _recovery(
+    recorded: Recorded, span: FaultSpan, spans: list[FaultSpan], requests: Array, t_s: Floats, point_s: float
+) -> Recovery:
+    if span.service not in SERVICE_INDEX:
+        return Recovery(span, None, "of no service that is known", False)
+    if span.end_s is None:
+        return Recovery(span, None, "nobody said that it was lifted", False)
+    others = [other for other in spans if other.service == span.service and other is not span]
+    until_s = min([span.phase_end_s, *(other.start_s for other in others if other.start_s > span.end_s)])
+    if until_s - span.end_s < 2 * point_s:
+        return Recovery(span, None, "its phase, or the next fault, left no time to recover", False)
+    first_s = max(span.phase_start_s + _ramp_s(recorded, span), span.start_s - _MOST_POINTS * point_s)
+    points = int((span.start_s - first_s) // point_s)
+    mine = requests["service"] == SERVICE_INDEX[span.service]
+    rows, at_s = requests[mine], t_s[mine]
+    before = _points(rows, at_s, span.start_s - points * point_s, span.start_s, point_s)
+    disturbed = np.zeros(len(before), bool)
+    for other in others:
+        ended_s = other.end_s if other.end_s is not None else np.inf
+        starts_s = span.start_s - (points - np.arange(len(before))) * point_s
+        disturbed |= (starts_s < ended_s) & (starts_s + point_s > other.start_s)
+    band = before[~disturbed & ~np.isnan(before[:, 0])]
+    if len(band) < _LEAST_POINTS:
+        return Recovery(span, None, "too little of its phase lies before it to compare with", False)
+    after = _points(rows, at_s, span.end_s, until_s, point_s)
+    within = (after <= band.max(axis=0)).all(axis=1)  # False where there were too few requests
+    lasting = np.flatnonzero(within[:-1] & within[1:])
+    if len(lasting) == 0:
+        return Recovery(span, None, "not back in the band before its phase ended", True)
+    return Recovery(span, float(lasting[0] * point_s), "", False)
+
+
+def _ramp_s(recorded: Recorded, span: FaultSpan) -> float:
+    """How long the users of the fault's phase change; a phase may have a ramp of its own."""
+    phase = next((phase for phase in recorded.plan.phases if phase.name == span.phase), None)
+    return float(getattr(phase, "ramp_s", recorded.plan.ramp_s))
+
+
+def _points(rows: Array, at_s: Floats, start_s: float, end_s: float, point_s: float) -> Floats:
+    """(points, 2): p95 of the response time in ms and error rate; NaN with too few requests."""
+    points = max(0, int((end_s - start_s + 1e-9) // point_s))
+    place = np.floor((at_s - start_s) / point_s).astype(np.int64)
+    values = np.full((points, 2), np.nan)
+    for number in range(points):
+        mine = rows[place == number]
+        if len(mine) >= _LEAST_REQUESTS:
+            values[number] = np.quantile(mine["duration_us"], 0.95) / 1000, (mine["ok"] == 0).mean()
+    return values
