@@ -78,34 +78,41 @@ class Evidence:
     @cached_property
     def usable(self) -> Ints:
         """Rows that train or validate."""
-        return np.flatnonzero(self.steps["split"].to_numpy() != split.EXCLUDED)
+        rows: Ints = np.flatnonzero(self.steps["split"].to_numpy() != split.EXCLUDED)
+        return rows
 
     @cached_property
     def judged(self) -> Ints:
         """Usable rows whose reward was measured: what counts as evidence about actions."""
         filled = self.steps["reward_filled"].to_numpy(bool)
-        return self.usable[~filled[self.usable]]
+        rows: Ints = self.usable[~filled[self.usable]]
+        return rows
 
     @cached_property
     def action(self) -> Ints:
-        return self.steps["action"].to_numpy(np.int64)
+        action: Ints = self.steps["action"].to_numpy(np.int64)
+        return action
 
     @cached_property
     def service(self) -> Ints:
-        return self.steps["service"].map(SERVICE_INDEX).to_numpy(np.int64)
+        service: Ints = self.steps["service"].map(SERVICE_INDEX).to_numpy(np.int64)
+        return service
 
     @cached_property
     def propensity(self) -> Floats:
-        return self.steps["propensity"].to_numpy(np.float64)
+        propensity: Floats = self.steps["propensity"].to_numpy(np.float64)
+        return propensity
 
     @cached_property
     def reward(self) -> Floats:
-        return self.steps["reward"].to_numpy(np.float64)
+        reward: Floats = self.steps["reward"].to_numpy(np.float64)
+        return reward
 
     @cached_property
     def episode(self) -> Ints:
         """(n,) the episode's number; equal numbers are next to each other."""
-        return pd.factorize(self.steps["episode_id"])[0].astype(np.int64)
+        number: Ints = pd.factorize(self.steps["episode_id"])[0].astype(np.int64)
+        return number
 
     @cached_property
     def phases(self) -> list[str]:
@@ -205,7 +212,5 @@ def _evidence(
         next_observation=frame[after].to_numpy(np.float32),
         probabilities=probabilities,
         requests=requests.to_pandas(),
-        recorded=tuple(
-            Recorded(run, plan, align.plan_start_ns(run)) for run, plan in zip(runs, plans, strict=True)
-        ),
+        recorded=tuple(Recorded(run, plan, align.plan_start_ns(run)) for run, plan in zip(runs, plans, strict=True)),
     )

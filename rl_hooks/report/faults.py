@@ -143,8 +143,8 @@ def _points(rows: Array, at_s: Floats, start_s: float, end_s: float, point_s: fl
     points = max(0, int((end_s - start_s + 1e-9) // point_s))
     place = np.floor((at_s - start_s) / point_s).astype(np.int64)
     values = np.full((points, 2), np.nan)
-    for number in range(points):
-        mine = rows[place == number]
+    for point in range(points):
+        mine = rows[place == point]
         if len(mine) >= _LEAST_REQUESTS:
-            values[number] = np.quantile(mine["duration_us"], 0.95) / 1000, (mine["ok"] == 0).mean()
+            values[point] = np.quantile(mine["duration_us"], 0.95) / 1000, (mine["ok"] == 0).mean()
     return values

@@ -201,9 +201,7 @@ def _log_softmax(scores: Floats) -> Floats:
     return result
 
 
-def redraw_p(
-    residual: Floats, action: Ints, probabilities: Floats, rng: np.random.Generator, rounds: int
-) -> float:
+def redraw_p(residual: Floats, action: Ints, probabilities: Floats, rng: np.random.Generator, rounds: int) -> float:
     """p-value of "the action does not matter": actions are drawn again from the logged probabilities.
 
     The statistic is the quadratic form of the scores S_a = sum (1(A = a) - p(a)) residual in the inverse of their

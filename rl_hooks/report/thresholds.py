@@ -1,8 +1,8 @@
 """Every threshold of the report card, stated once. A YAML file can replace any of them.
 
-    action_share: {fail: 0.01, warn: 0.05}      # shares as numbers from 0 to 1
-    stationarity: {warn: null}                  # null: this is never a reason
-    state_clusters: 20
+action_share: {fail: 0.01, warn: 0.05}      # shares as numbers from 0 to 1
+stationarity: {warn: null}                  # null: this is never a reason
+state_clusters: 20
 """
 
 from collections.abc import Mapping

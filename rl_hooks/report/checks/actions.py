@@ -4,7 +4,7 @@ import numpy as np
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.report import stats
-from rl_hooks.report.evidence import Floats
+from rl_hooks.report.evidence import Floats, Ints
 from rl_hooks.report.state import SEED, Case, episode_folds, state_matrix
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
 
@@ -55,7 +55,10 @@ def propensity(case: Case) -> Finding:
     off = int(np.argmin(p_value))
     text = f"mean of 1(A=a)/p from {mean.min():.3f} to {mean.max():.3f}, smallest propensity {smallest:.3f}."
     if broken:
-        text = f"{invalid} propensities outside (0, 1], {unequal} unlike their distribution, {unsummed} not summing to 1; {text}"
+        counts = (
+            f"{invalid} propensities outside (0, 1], {unequal} unlike their distribution, {unsummed} not summing to 1"
+        )
+        text = f"{counts}; {text}"
     elif min(corrected) < (case.limits.propensity_calibration.fail or 0):
         text = f"{ACTIONS[off]} was drawn {mean[off]:.3f} times as often as logged (p {corrected[off]:.2g}); {text}"
     return Finding(
@@ -69,7 +72,10 @@ def propensity(case: Case) -> Finding:
             "actions": {
                 name: {
                     "mean": float(mean[index]),
-                    "interval_99": [float(mean[index] - reach * error[index]), float(mean[index] + reach * error[index])],
+                    "interval_99": [
+                        float(mean[index] - reach * error[index]),
+                        float(mean[index] + reach * error[index]),
+                    ],
                     "p_holm": corrected[index],
                 }
                 for index, name in enumerate(ACTIONS)
@@ -78,7 +84,7 @@ def propensity(case: Case) -> Finding:
     )
 
 
-def calibration(p: Floats, action: object) -> tuple[Floats, Floats, list[float]]:
+def calibration(p: Floats, action: Ints) -> tuple[Floats, Floats, list[float]]:
     """Per action the mean of 1(A = a) / p(a), its standard error under the log, and the p-value of the mean being 1.
 
     Draws are independent given the past, so 1(A = a) / p(a) - 1 is a martingale difference with variance (1 - p) / p.
@@ -107,7 +113,7 @@ def overlap(case: Case) -> Finding:
     best = float((cells.sum(axis=1) / len(ACTIONS) >= needed).mean())
     return Finding(
         case.limits.overlap.judge(share),
-        f"{share:.0%} of {cells.size} cells ({len(cells)} state clusters x {len(ACTIONS)} actions) have {needed} steps.",
+        f"{share:.0%} of {cells.size} cells ({len(cells)} state clusters x {len(ACTIONS)} actions) have {needed}.",
         {"share": share, "clusters": len(cells), "fewest": int(cells.min())},
         too_small=case.limits.overlap.judge(best) is Verdict.FAIL,
     )
@@ -184,7 +190,7 @@ def propensity_beaten(case: Case) -> Finding:
     certain = nats - stats.z_of(0.99) * error
     return Finding(
         case.limits.propensity_beaten.judge(nats) if certain > 0 else Verdict.PASS,
-        f"A classifier that sees the observation explains the actions by {nats:+.4f} nats per step better than the log.",
+        f"A classifier that sees the observation predicts actions better than the log by {nats:+.4f} nats per step.",
         {"nats": nats, "standard_error": error, "seed": SEED},
     )
 
@@ -201,7 +207,8 @@ def action_differs(case: Case) -> Finding:
     )
 
 
-def _with_propensity(case: Case) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _with_propensity(case: Case) -> Ints:
     rows = case.evidence.judged
     p = case.evidence.propensity[rows]
-    return rows[(p > 0) & (p <= 1)]
+    kept: Ints = rows[(p > 0) & (p <= 1)]
+    return kept

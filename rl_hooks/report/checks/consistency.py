@@ -170,7 +170,7 @@ def _counted(feature: Mapping[str, object], source: str) -> bool:
 
 
 def _frozen_share(values: Array, service: Ints, feature: Mapping[str, object], least: int) -> float:
-    """The share of steps in stretches of one known value, `least` long or longer, that is not a limit of the feature."""
+    """The share of steps in stretches, `least` long or longer, of one value that is not a limit of the feature."""
     changes = np.ones(len(values), bool)
     changes[1:] = (values[1:] != values[:-1]) | (service[1:] != service[:-1])  # NaN differs from itself
     stretch = np.cumsum(changes) - 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl_hooks.report import stats
-from rl_hooks.report.evidence import GIVE_RUN, Recorded
+from rl_hooks.report.evidence import GIVE_RUN, Mask, Recorded
 from rl_hooks.report.faults import recoveries
 from rl_hooks.report.state import Case
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
@@ -16,7 +16,9 @@ _FROM_RUN = "planned and actual users and sessions are " + GIVE_RUN
 
 
 def users(case: Case) -> Finding:
-    counted = [(part, t_s, counts) for part in case.evidence.recorded for t_s, counts in counts_outside_ramps(case, part)]
+    counted = [
+        (part, t_s, counts) for part in case.evidence.recorded for t_s, counts in counts_outside_ramps(case, part)
+    ]
     if not counted:
         return not_applicable(_FROM_RUN if not case.evidence.recorded else "no users were counted outside ramps")
     limits = case.limits
@@ -32,7 +34,7 @@ def users(case: Case) -> Finding:
             worst_off, where = off, f" (at {t_s:.0f} s)"
     return Finding(
         worst(verdicts),
-        f"Outside ramps users were off the plan in {off_total} of {len(counted)} counts, at most by {worst_off}{where}.",
+        f"Outside ramps users were off the plan in {off_total} of {len(counted)} counts, by up to {worst_off}{where}.",
         {"counts": len(counted), "off": off_total, "largest": worst_off, "settle_s": limits.users_settle_s},
     )
 
@@ -48,7 +50,7 @@ def _users_verdict(case: Case, actual: int, wanted: int) -> Verdict:
 def counts_outside_ramps(case: Case, part: Recorded) -> list[tuple[float, Mapping[str, int]]]:
     """(seconds of the plan, profile -> users) of every count that was due to be on plan."""
     settle_s = case.limits.users_settle_s
-    found = []
+    found: list[tuple[float, Mapping[str, int]]] = []
     for event in part.events("users"):
         t_s = float(event["run_time_s"]) if "run_time_s" in event else part.at_s(event)
         phase = part.plan.phase_at(t_s)
@@ -129,7 +131,7 @@ def abandonment_rates(part: Recorded) -> list[Rate]:
     ]
 
 
-def _by_profile(part: Recorded, chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> dict[str, "np.ndarray"]:
+def _by_profile(part: Recorded, chosen: Mask) -> dict[str, Mask]:
     profile = np.array(part.run.names["profile"], object)[part.run.sessions["profile_ref"]]
     return {name: chosen & (profile == name) for name in part.plan.max_users_per_profile}
 

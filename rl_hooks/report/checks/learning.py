@@ -56,7 +56,7 @@ def carry_over(case: Case) -> Finding:
         ]
     )
     reached = " (the last one looked at)" if lag == longest else ""
-    text = f"The last lag with an effect on the reward is {lag}{reached}; the median episode has {case.episode_steps:.0f} steps."
+    text = f"The last lag with an effect is {lag}{reached}; the median episode has {case.episode_steps:.0f} steps."
     return Finding(
         verdict,
         text,
@@ -83,22 +83,25 @@ def lag_p_values(case: Case, longest: int) -> list[float]:
     lagged = [chosen[rows - lag][:, 1:] for lag in range(longest + 1)]
     design = np.column_stack([_centred(block, episode[rows]) for block in lagged])
     reward = _centred(evidence.reward[usable[rows]][:, None], episode[rows])[:, 0]
+    inverse = np.linalg.pinv(design.T @ design).astype(np.float64)
     rng = np.random.default_rng([SEED, 2])
     width = len(ACTIONS) - 1
-    return [
-        _lag_p(design, reward, slice(lag * width, (lag + 1) * width), episode[rows], rng, case.limits.randomizations)
-        for lag in range(1, longest + 1)
-    ]
+    number = np.unique(episode[rows], return_inverse=True)[1]
+    found = []
+    for lag in range(1, longest + 1):
+        scores = _lag_scores(design, reward, inverse, slice(lag * width, (lag + 1) * width))
+        totals = np.column_stack([np.bincount(number, scores[:, column]) for column in range(width)])
+        found.append(stats.sign_flip_p(totals.astype(np.float64), rng, case.limits.randomizations))
+    return found
 
 
-def _lag_p(design: Floats, reward: Floats, mine: slice, episode: Ints, rng: np.random.Generator, rounds: int) -> float:
-    others = np.delete(design, mine, axis=1)
-    both = np.column_stack((design[:, mine], reward))
-    left = both - others @ np.linalg.lstsq(others, both, rcond=None)[0]
-    scores = left[:, :-1] * left[:, -1:]
-    number = np.unique(episode, return_inverse=True)[1]
-    totals = np.column_stack([np.bincount(number, scores[:, index]) for index in range(scores.shape[1])])
-    return stats.sign_flip_p(totals, rng, rounds)
+def _lag_scores(design: Floats, reward: Floats, inverse: Floats, mine: slice) -> Floats:
+    """(n, actions - 1) scores of the columns `mine` beside all others, had they no effect (Frisch-Waugh-Lovell)."""
+    beta = inverse @ (design.T @ reward)
+    alone = design @ inverse[:, mine] @ np.linalg.pinv(inverse[mine, mine])  # what the others do not explain of them
+    residual = reward - design @ beta + alone @ beta[mine]
+    scores: Floats = alone * residual[:, None]
+    return scores
 
 
 def _centred(values: Floats, episode: Ints) -> Floats:
@@ -176,7 +179,7 @@ def stationarity(case: Case) -> Finding:
 
 
 def drift(case: Case) -> dict[tuple[str, str], float]:
-    """(phase, feature) -> KS distance between the first and the last third of the phase, mean over runs and services."""
+    """(phase, feature) -> KS distance of first to last third of the phase, mean over runs and services."""
     evidence, least = case.evidence, case.limits.drift_steps
     steps = evidence.steps
     chosen = np.flatnonzero((steps["pattern"] == "steady").to_numpy() & (steps["split"] != "excluded").to_numpy())
@@ -189,7 +192,9 @@ def drift(case: Case) -> dict[tuple[str, str], float]:
         third = (t_s.max() - t_s.min()) / 3
         parts = rows[t_s <= t_s.min() + third], rows[t_s >= t_s.max() - third]
         for index in measured:
-            first, last = (values[~np.isnan(values)] for values in (evidence.observation[part, index] for part in parts))
+            first, last = (
+                values[~np.isnan(values)] for values in (evidence.observation[part, index] for part in parts)
+            )
             if min(len(first), len(last)) >= least:
                 name = str(evidence.features[index]["name"])
                 found.setdefault((str(phase), name), []).append(stats.ks_distance(first, last))

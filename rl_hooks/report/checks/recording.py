@@ -29,7 +29,9 @@ def rows_lost(case: Case) -> Finding:
     requests, unfinished = (sum(int(run[name]) for run in runs) for name in ("requests", "unfinished"))
     share = unfinished / requests if requests else 0.0
     damaged = Verdict.FAIL if losses or unaccounted else Verdict.PASS
-    said = f"{known} rows are known to be lost" if not losses else f"At least {known} rows are lost ({losses[0]['text']})"
+    said = (
+        f"{known} rows are known to be lost" if not losses else f"At least {known} rows are lost ({losses[0]['text']})"
+    )
     return Finding(
         worst([damaged, case.limits.rows_lost.judge(known), case.limits.requests_unfinished.judge(share)]),
         f"{said}, {unaccounted} decisions are unaccounted for, {unfinished} of {requests} requests have no known end.",
