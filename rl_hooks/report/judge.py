@@ -133,6 +133,15 @@ KINDS: tuple[Kind, ...] = (
         "fail when one is outside (0, 1] or unlike its distribution",
     ),
     Kind(
+        "impossible",
+        "Every action can be drawn at every step",
+        "What had probability 0 cannot be weighted up: the mean of 1(A=a)/p falls below 1. Holding an action for some "
+        "intervals does this; a sticky policy keeps actions without it.",
+        ("impossible",),
+        actions.impossible,
+        coverage=True,
+    ),
+    Kind(
         "propensity_beaten",
         "Nothing unlogged chose the actions",
         "A cross-fitted classifier that sees the observation must not explain the actions better than the log does "

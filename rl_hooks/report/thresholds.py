@@ -64,6 +64,7 @@ class Thresholds:
     action_share: Limit = Limit(0.02, 0.08, BELOW, "%")
     propensity_calibration: Limit = Limit(0.01, None, BELOW)  # Holm-corrected p-value
     propensity_smallest: Limit = Limit(None, 0.02, BELOW)
+    impossible: Limit = Limit(0.01, 0, unit="%")  # of the steps, for the action that was impossible most often
     overlap: Limit = Limit(0.5, 0.8, BELOW, "%")  # cells with enough samples
     ess_uniform: Limit = Limit(0.1, 0.3, BELOW, "%")  # of the steps
     ess_constant: Limit = Limit(200, 1000, BELOW, "steps")

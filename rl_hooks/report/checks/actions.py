@@ -87,22 +87,36 @@ def propensity(case: Case) -> Finding:
 def calibration(p: Floats, action: Ints) -> tuple[Floats, Floats, list[float]]:
     """Per action the mean of 1(A = a) / p(a), its standard error under the log, and the p-value of the mean being 1.
 
-    Draws are independent given the past, so 1(A = a) / p(a) - 1 is a martingale difference with variance (1 - p) / p.
-    A step at which an action had probability 0 counts as 0: the mean then falls below 1, as it does where actions are
-    held, because the weights cannot make up for what was never possible (Li, Chen, Kleban & Gupta 2015).
+    Over the steps at which the action was possible; the others are the business of `impossible`. Draws are independent
+    given the past, so 1(A = a) / p(a) - 1 is a martingale difference with variance (1 - p) / p: no clustering is
+    needed (Li, Chen, Kleban & Gupta 2015). An action that was never possible has the mean 1.
     """
-    chosen = np.eye(p.shape[1])[action]
-    possible = p > 0
-    ratio = np.divide(chosen, p, out=np.zeros_like(p), where=possible)
+    chosen, possible = np.eye(p.shape[1])[action], p > 0
+    count = np.maximum(possible.sum(axis=0), 1)
+    off = np.divide(chosen - p, p, out=np.zeros_like(p), where=possible).sum(axis=0) / count
     variance = np.divide(1 - p, p, out=np.zeros_like(p), where=possible).sum(axis=0)
-    mean, error = ratio.mean(axis=0), np.sqrt(variance) / len(p)
-    off = mean - 1
-    with_error = np.where(error > 0, error, 1.0)
+    error = np.sqrt(np.maximum(variance, 0)) / count
     p_value = [
-        stats.two_sided_p(off[a] / with_error[a]) if error[a] > 0 else float(abs(off[a]) < 1e-9)
-        for a in range(p.shape[1])
+        stats.two_sided_p(mean / reach) if reach > 0 else float(abs(mean) < 1e-9)
+        for mean, reach in zip(off.tolist(), error.tolist(), strict=True)
     ]
-    return mean, error, p_value
+    return off + 1, error, p_value
+
+
+def impossible(case: Case) -> Finding:
+    evidence = case.evidence
+    rows = evidence.usable
+    if len(rows) == 0:
+        return not_applicable("there is no usable step")
+    never = (evidence.probabilities[rows] <= 0).mean(axis=0)
+    worst_action = int(np.argmax(never))
+    share = float(never[worst_action])
+    text = f"{ACTIONS[worst_action]} had probability 0 at {share:.1%} of the steps."
+    return Finding(
+        case.limits.impossible.judge(share),
+        text if share else "Every action could have been drawn at every step.",
+        {"share": share, "actions": dict(zip(ACTIONS, never.tolist(), strict=True))},
+    )
 
 
 def overlap(case: Case) -> Finding:

@@ -4,11 +4,12 @@ import numpy as np
 
 from rl_hooks.decision import ACTIONS
 from rl_hooks.report import stats
-from rl_hooks.report.evidence import Floats, Ints
+from rl_hooks.report.evidence import Array, Floats, Ints
 from rl_hooks.report.state import SEED, Case, episode_folds, state_matrix
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
 
-SIGNIFICANT = 0.05  # for each lag; lags are tested in order, so the first that fails ends it without a correction
+SIGNIFICANT = 0.05  # Holm-corrected over the lags
+NO_CHOICE = "the logging policy never had a choice, so effects of actions cannot be told"
 
 
 def action_effect(case: Case) -> Finding:
@@ -18,6 +19,8 @@ def action_effect(case: Case) -> Finding:
         return not_applicable("there are no two usable steps with a measured reward")
     residual, action = case.residual[rows], evidence.action[rows]
     p = evidence.probabilities[rows].astype(np.float64)
+    if _no_choice(p):
+        return not_applicable(NO_CHOICE)
     rng = np.random.default_rng([SEED, 1])
     p_value = stats.redraw_p(residual, action, p, rng, case.limits.randomizations)
     effects = _effects(residual, action, p)
@@ -39,13 +42,15 @@ def action_effect(case: Case) -> Finding:
 
 
 def carry_over(case: Case) -> Finding:
+    if _no_choice(case.evidence.probabilities[case.evidence.usable]):
+        return not_applicable(NO_CHOICE)
     longest = min(case.limits.carry_over_lags, int(case.episode_steps // 3))
     if longest < 1:
         return not_applicable("the episodes are shorter than three steps")
-    tested = lag_p_values(case, longest)
+    tested = stats.holm(lag_p_values(case, longest))
     if not tested:
         return not_applicable("too few episodes are long enough to look back in them")
-    lag = next((number for number, p in enumerate(tested) if p >= SIGNIFICANT), len(tested))
+    lag = max((number for number, p in enumerate(tested, 1) if p < SIGNIFICANT), default=0)
     limits = case.limits
     share = lag / case.episode_steps
     verdict = worst(
@@ -60,7 +65,7 @@ def carry_over(case: Case) -> Finding:
     return Finding(
         verdict,
         text,
-        {"lag_steps": lag, "episode_steps": case.episode_steps, "p_by_lag": tested, "lags_tested": longest},
+        {"lag_steps": lag, "episode_steps": case.episode_steps, "p_holm_by_lag": tested, "lags_tested": longest},
     )
 
 
@@ -114,12 +119,12 @@ def _centred(values: Floats, episode: Ints) -> Floats:
 
 def transitions(case: Case) -> Finding:
     rows = len(case.evidence.usable)
-    return _size(case, case.limits.transitions.judge(rows), f"{rows} transitions train or validate.", rows)
+    return _size(case.limits.transitions.judge(rows), f"{rows} transitions train or validate.", rows)
 
 
 def episodes(case: Case) -> Finding:
     number = len(np.unique(case.evidence.episode[case.evidence.usable]))
-    return _size(case, case.limits.episodes.judge(number), f"{number} episodes train or validate.", number)
+    return _size(case.limits.episodes.judge(number), f"{number} episodes train or validate.", number)
 
 
 def effective_rewards(case: Case) -> Finding:
@@ -130,10 +135,10 @@ def effective_rewards(case: Case) -> Finding:
         mine = rows[evidence.service[rows] == service]
         total += stats.effective_count(evidence.reward[mine], np.unique(evidence.episode[mine], return_inverse=True)[1])
     text = f"{len(rows)} measured rewards are worth {total:.0f} independent ones."
-    return _size(case, case.limits.effective_rewards.judge(total), text, total)
+    return _size(case.limits.effective_rewards.judge(total), text, total)
 
 
-def _size(case: Case, verdict: Verdict, text: str, count: float) -> Finding:
+def _size(verdict: Verdict, text: str, count: float) -> Finding:
     return Finding(verdict, text, {"count": count}, too_small=True)
 
 
@@ -183,7 +188,8 @@ def drift(case: Case) -> dict[tuple[str, str], float]:
     evidence, least = case.evidence, case.limits.drift_steps
     steps = evidence.steps
     chosen = np.flatnonzero((steps["pattern"] == "steady").to_numpy() & (steps["split"] != "excluded").to_numpy())
-    measured = [index for index, feature in enumerate(evidence.features) if feature["unit"] != "one-hot"]
+    policy_made = ("one-hot", "intervals")  # classes, and how long an action has been held
+    measured = [index for index, feature in enumerate(evidence.features) if feature["unit"] not in policy_made]
     found: dict[tuple[str, str], list[float]] = {}
     groups = steps.iloc[chosen].groupby(["run_id", "phase", "service"], sort=False, observed=True).indices
     for (_, phase, _), places in groups.items():
@@ -199,6 +205,10 @@ def drift(case: Case) -> dict[tuple[str, str], float]:
                 name = str(evidence.features[index]["name"])
                 found.setdefault((str(phase), name), []).append(stats.ks_distance(first, last))
     return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def _no_choice(p: Array) -> bool:
+    return bool((p.max(axis=1) > 1 - 1e-6).all())
 
 
 def _effects(residual: Floats, action: Ints, p: Floats) -> Floats:

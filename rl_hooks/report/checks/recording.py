@@ -16,7 +16,7 @@ GAUGES = (
 )
 """Features that are read from the metrics source."""
 
-_BY_CHANCE = 5.0  # a pair that the logging policy gave fewer decisions than this can be missing by chance
+_BY_CHANCE = 5.0  # what was expected less often than this can be missing by chance (Poisson: 0.7 %)
 
 
 def rows_lost(case: Case) -> Finding:
@@ -40,7 +40,20 @@ def rows_lost(case: Case) -> Finding:
 
 
 def pairs_service_phase(case: Case) -> Finding:
-    return _decision_pairs(case, SERVICES, case.evidence.phases, "service", "phase")
+    steps = case.evidence.steps.iloc[case.evidence.judged]
+    counts = steps.groupby(["service", "phase"], observed=True).size().to_dict()
+    found = {(a, b): int(counts.get((a, b), 0)) for a in SERVICES for b in case.evidence.phases}
+    return _pairs(case, found, "decisions", by_chance=_hardly_called(case.evidence))
+
+
+def _hardly_called(evidence: Evidence) -> frozenset[tuple[str, str]]:
+    """(service, phase) with so few planned requests that none at all can be chance. Unknown without the plan."""
+    requests: dict[tuple[str, str], float] = {}
+    for part in evidence.recorded:
+        for phase in part.plan.phases:
+            for service, rps in part.plan.expected_service_rps(phase).items():
+                requests[service, phase.name] = requests.get((service, phase.name), 0.0) + rps * phase.duration_s
+    return frozenset(pair for pair, expected in requests.items() if expected < _BY_CHANCE)
 
 
 def pairs_service_action(case: Case) -> Finding:
@@ -74,13 +87,6 @@ def sessions_by_pair(evidence: Evidence) -> dict[tuple[str, str], int]:
     return {(str(phase), str(profile)): int(count) for (phase, profile), count in counts.items()}
 
 
-def _decision_pairs(case: Case, rows: Iterable[str], columns: Iterable[str], row: str, column: str) -> Finding:
-    steps = case.evidence.steps.iloc[case.evidence.judged]
-    counts = steps.groupby([row, column], observed=True).size().to_dict()
-    found = {(a, b): int(counts.get((a, b), 0)) for a in rows for b in columns}
-    return _pairs(case, found, "decisions", by_chance=frozenset())
-
-
 def _action_pairs(case: Case, names: Iterable[str], column: str) -> Finding:
     evidence = case.evidence
     rows = evidence.judged
@@ -93,7 +99,7 @@ def _action_pairs(case: Case, names: Iterable[str], column: str) -> Finding:
         for number, action_name in enumerate(ACTIONS):
             found[name, action_name] = int((action[mine] == number).sum())
             # What was never possible is missing on purpose, not by chance.
-            if mine.sum() / len(ACTIONS) < _BY_CHANCE and (expected[number] > 0 or not mine.any()):
+            if mine.sum() / len(ACTIONS) < _BY_CHANCE and expected[number] > 0:
                 rare.add((name, action_name))
     return _pairs(case, found, "decisions", by_chance=frozenset(rare))
 
