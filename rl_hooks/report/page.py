@@ -57,7 +57,7 @@ i.mark { background: var(--c2); } i.fault { background: var(--fault); opacity: .
 .fault { fill: var(--fault); fill-opacity: .22; }
 .heat td { text-align: right; font-variant-numeric: tabular-nums;
   background: color-mix(in srgb, var(--heat) calc(var(--share) * .75), transparent); }
-.heat td.few { text-decoration: underline wavy var(--fail); } .heat th { font-weight: 400; }
+.heat thead th:not(:first-child) { text-align: right; } .heat td.few { text-decoration: underline wavy var(--fail); } .heat th { font-weight: 400; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 @media print {
   :root { color-scheme: light; --back: #fff; --text: #000; --soft: #444; --rule: #bbb; --panel: #f4f4f4;

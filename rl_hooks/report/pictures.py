@@ -16,6 +16,7 @@ from rl_hooks.report.svg import Band, Line, Panel
 _POINTS = 180  # over the length of a run
 _MOST_RUNS = 6  # with pictures over time; a bundle of more says so
 _MOST_FAULTS = 40
+_MOST_LEVELS = 8  # of logged probability
 _LEAST_REQUESTS = 3  # behind a point of a latency band
 
 
@@ -65,8 +66,8 @@ def _users(part: Recorded, end_s: float, bands: Sequence[Band], named: str) -> I
         Panel(
             profile,
             [
-                Line("planned", "c2 dashed", planned_s, np.array([mix[profile] for mix in mixes], float), steps=True),
                 Line("actual", "c1", counted_s, np.array([event["counts"].get(profile, 0) for event in events], float)),
+                Line("planned", "c2 dashed", planned_s, np.array([mix[profile] for mix in mixes], float), steps=True),
             ],
             height=70,
         )
@@ -92,6 +93,7 @@ def _services(
     failed = (requests["ok"] == False).to_numpy(bool, na_value=False)  # noqa: E712  unknown is not failed
     middle_s = (np.arange(_POINTS) + 0.5) * point_s
     spans = fault_spans(part) if part is not None else []
+    fault_legend = (("fault", "fault"),) if spans else ()
     latency, errors = [], []
     for name in SERVICES:
         rows = np.flatnonzero((service == name) & (place >= 0) & (place < _POINTS))
@@ -111,15 +113,15 @@ def _services(
             "Response times per service",
             "Median and 95th percentile of the response time per service over the time of the run",
             latency,
-            "Successful and failed requests by when they were sent, logarithmic; phases in turn, faults in red.",
-            (("c1", "p50"), ("c2", "p95"), ("fault", "fault")),
+            "All requests by when they were sent, on a logarithmic scale; gaps are moments with hardly any.",
+            (("c1", "p50"), ("c2", "p95"), *fault_legend),
         ),
         (
             "Errors per service",
             "Share of failed requests per service over the time of the run",
             errors,
             "Failures are data: they should come with load, faults and bad actions, and go with them.",
-            (("c3", "failed"), ("fault", "fault")),
+            (("c3", "failed"), *fault_legend),
         ),
     ):
         yield Picture(f"{title}{named}", caption, svg.stack(label, panels, end_s, bands, _unit(part)), legend)
@@ -159,7 +161,9 @@ def _telemetry(evidence: Evidence, run_id: str, end_s: float, named: str) -> Ite
     body = svg.strip(
         "Share of missing instance measurements per service over time", SERVICES, values, end_s, "s of the run"
     )
-    caption = f"Red: measurements of the instances that an observation lacks; {share:.2%} over all steps."
+    caption = f"Red: measurements of the instances that observations lack, {share:.2%} of all."
+    if share == 0:
+        caption = "No measurement of the instances is missing in an observation."
     yield Picture(f"Missing telemetry{named}", caption, body)
 
 
@@ -192,9 +196,7 @@ def _actions_by_phase(evidence: Evidence) -> Iterator[Picture]:
     for number, name in enumerate(evidence.phases):
         table[number] = np.bincount(evidence.action[rows[phase == name]], minlength=len(ACTIONS))
     body = heat_table("phase", evidence.phases, ACTIONS, table.astype(int))
-    yield Picture(
-        "Actions by phase", "Usable decisions; an empty cell is a phase in which an action was not tried.", body
-    )
+    yield Picture("Actions by phase", "Usable decisions; a 0 is a phase in which an action was not tried.", body)
 
 
 def _propensities(evidence: Evidence) -> Iterator[Picture]:
@@ -219,10 +221,11 @@ def _propensities(evidence: Evidence) -> Iterator[Picture]:
 def _by_probability(p: Floats, action: Ints, reach: float) -> list[svg.Dot]:
     """The same for groups of (step, action) with about equal logged probability, where the log has several."""
     flat, taken = p.ravel(), np.eye(p.shape[1])[action].ravel()
-    edges = np.unique(np.quantile(flat, np.linspace(0, 1, 9)))
-    if len(edges) < 2 or flat.max() - flat.min() < 1e-3:
+    levels, group = np.unique(np.round(flat, 4), return_inverse=True)
+    if len(levels) < 2:
         return []
-    group = np.clip(np.searchsorted(edges, flat, side="right") - 1, 0, len(edges) - 2)
+    if len(levels) > _MOST_LEVELS:
+        group = np.searchsorted(np.quantile(flat, np.linspace(0, 1, _MOST_LEVELS + 1)[1:-1]), flat)
     found = []
     for number in np.unique(group):
         mine = group == number

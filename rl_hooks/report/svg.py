@@ -61,7 +61,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from low to high.
 
     >>> ticks(0, 90)
-    [0.0, 20.0, 40.0, 60.0, 80.0]
+    [0, 20, 40, 60, 80]
     """
     if not high > low:
         return [low]

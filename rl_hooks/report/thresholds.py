@@ -39,7 +39,9 @@ class Limit:
         return Verdict.WARN if self._is_bad(value, self.warn) else Verdict.PASS
 
     def describe(self) -> str:
-        """>>> Limit(0.2, 0.02, unit="%").describe()
+        """The limits in words.
+
+        >>> Limit(0.2, 0.02, unit="%").describe()
         'fail above 20 %, warn above 2 %'
         """
         named = (("fail", self.fail), ("warn", self.warn))
@@ -129,9 +131,21 @@ def override(content: Any, origin: str) -> Thresholds:
         changed = _limit(key, old, value) if isinstance(old, Limit) else _setting(key, old, value)
         problems += changed if isinstance(changed, list) else []
         changes[key] = changed
+    if not problems:
+        thresholds = replace(default, **changes)
+        problems = _too_few_randomizations(thresholds)
     if problems:
         raise ReportError(str(ScenarioError(origin, problems)))
-    return replace(default, **changes)
+    return thresholds
+
+
+def _too_few_randomizations(thresholds: Thresholds) -> list[Problem]:
+    """The smallest p-value there can be is 1 / (randomizations + 1), and it is corrected for the number of lags."""
+    least = 20 * thresholds.carry_over_lags
+    if thresholds.randomizations >= least:
+        return []
+    text = f"{thresholds.randomizations} cannot tell {thresholds.carry_over_lags} lags from chance at 5 %"
+    return [Problem("randomizations", text, f"Give at least {least}")]
 
 
 def _limit(key: str, old: Limit, value: Any) -> Limit | list[Problem]:

@@ -47,13 +47,14 @@ def pairs_service_phase(case: Case) -> Finding:
 
 
 def _hardly_called(evidence: Evidence) -> frozenset[tuple[str, str]]:
-    """(service, phase) with so few planned requests that none at all can be chance. Unknown without the plan."""
+    """(service, phase) that decided for so few planned requests that none can be chance. Unknown without the plan."""
+    decided = evidence.steps[["service", "phase"]].drop_duplicates().itertuples(index=False, name=None)
     requests: dict[tuple[str, str], float] = {}
     for part in evidence.recorded:
         for phase in part.plan.phases:
             for service, rps in part.plan.expected_service_rps(phase).items():
                 requests[service, phase.name] = requests.get((service, phase.name), 0.0) + rps * phase.duration_s
-    return frozenset(pair for pair, expected in requests.items() if expected < _BY_CHANCE)
+    return frozenset(pair for pair in decided if requests.get(pair, _BY_CHANCE) < _BY_CHANCE)
 
 
 def pairs_service_action(case: Case) -> Finding:
@@ -98,8 +99,8 @@ def _action_pairs(case: Case, names: Iterable[str], column: str) -> Finding:
         expected = evidence.probabilities[rows[mine]].sum(axis=0)
         for number, action_name in enumerate(ACTIONS):
             found[name, action_name] = int((action[mine] == number).sum())
-            # What was never possible is missing on purpose, not by chance.
-            if mine.sum() / len(ACTIONS) < _BY_CHANCE and expected[number] > 0:
+            # What was never possible is missing on purpose. Where there are no steps at all, (service, phase) decides.
+            if mine.sum() / len(ACTIONS) < _BY_CHANCE and (expected[number] > 0 or not mine.any()):
                 rare.add((name, action_name))
     return _pairs(case, found, "decisions", by_chance=frozenset(rare))
 

@@ -52,6 +52,7 @@ def made_run(
     policy: Callable[[tuple[int, int], np.random.Generator], tuple[Any, Any]] = constant,
     requests_per_step: int = 5,
     drop_service: str | None = None,
+    episode_s: float = 100.0,
     **special: Any,
 ) -> Run:
     """A complete run with uniform logging, in which the action of a step adds `effect_ms` to its requests' times.
@@ -59,7 +60,7 @@ def made_run(
     `lag_effect_ms` adds that of 1, 2 ... steps before. `policy` gives, for (ticks, services), the actions and the
     probabilities (ticks, services, actions) they were drawn with. `special` replaces tables, events or the manifest.
     """
-    plan, rng = planned(minutes), np.random.default_rng(seed)
+    plan, rng = planned(minutes, episode_s=episode_s), np.random.default_rng(seed)
     decided = builders.decisions(plan, rng)
     shape = (int(decided["tick"].max()) + 1, len(SERVICES))
     action, p = policy(shape, rng)
