@@ -57,11 +57,13 @@ i.mark { background: var(--c2); } i.fault { background: var(--fault); opacity: .
 .fault { fill: var(--fault); fill-opacity: .22; }
 .heat td { text-align: right; font-variant-numeric: tabular-nums;
   background: color-mix(in srgb, var(--heat) calc(var(--share) * .75), transparent); }
-.heat thead th:not(:first-child) { text-align: right; } .heat td.few { text-decoration: underline wavy var(--fail); } .heat th { font-weight: 400; }
+.heat thead th:not(:first-child) { text-align: right; }
+.heat td.few { text-decoration: underline wavy var(--fail); } .heat th { font-weight: 400; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 @media print {
   :root { color-scheme: light; --back: #fff; --text: #000; --soft: #444; --rule: #bbb; --panel: #f4f4f4;
-    --c1: #0b62c4; --c2: #b35900; --c3: #c2255c; --heat: #4a90d9; --pass: #1a7f37; --warn: #8a5a00; --fail: #b3121d; }
+    --c1: #0b62c4; --c2: #b35900; --c3: #c2255c; --c4: #1a7f37; --c5: #6639ba; --c6: #0a7280; --heat: #4a90d9;
+    --pass: #1a7f37; --warn: #8a5a00; --fail: #b3121d; --fault: #d1242f; --phase: #57606a; }
   body { max-width: none; padding: 0; font-size: 11pt; } figure, tr, .verdict { break-inside: avoid; }
   h2 { break-after: avoid; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """

@@ -41,7 +41,7 @@ class Finding:
     verdict: Verdict
     found: str  # one sentence with the numbers
     numbers: Mapping[str, Any]  # the same for programs: JSON values, None where there is no number
-    too_small: bool = False  # it failed, and the same amount of data would have failed under the best logging policy
+    too_small: bool = False  # if it failed, then because there is little data: more of the same would pass
 
 
 def not_applicable(reason: str) -> Finding:

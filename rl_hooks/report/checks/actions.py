@@ -124,12 +124,12 @@ def overlap(case: Case) -> Finding:
         return not_applicable(NO_STEPS)
     needed, cells = case.limits.cell_samples, case.cells
     share = float((cells >= needed).mean())
-    best = float((cells.sum(axis=1) / len(ACTIONS) >= needed).mean())
+    enlarged = float((cells * _enlargement(case) >= needed).mean())
     return Finding(
         case.limits.overlap.judge(share),
         f"{share:.0%} of {cells.size} cells ({len(cells)} state clusters x {len(ACTIONS)} actions) have {needed}.",
         {"share": share, "clusters": len(cells), "fewest": int(cells.min())},
-        too_small=case.limits.overlap.judge(best) is Verdict.FAIL,
+        too_small=case.limits.overlap.judge(enlarged) is not Verdict.FAIL,
     )
 
 
@@ -158,7 +158,7 @@ def ess_constant(case: Case) -> Finding:
         case.limits.ess_constant.judge(min(sizes)),
         f'The fewest, {min(sizes):.0f} effective steps, are there for judging "always {ACTIONS[worst_action]}".',
         {"smallest": min(sizes), "actions": dict(zip(ACTIONS, sizes, strict=True))},
-        too_small=case.limits.ess_constant.judge(len(rows) / len(ACTIONS)) is Verdict.FAIL,
+        too_small=case.limits.ess_constant.judge(min(sizes) * _enlargement(case)) is not Verdict.FAIL,
     )
 
 
@@ -170,7 +170,7 @@ def concentrability(case: Case) -> Finding:
     reached = np.cumsum(weight[order]) / weight.sum()
     p99 = float(inverse[order][int(np.searchsorted(reached, 0.99))])
     # With a handful of steps per cell, chance alone leaves one empty.
-    thin = float(case.cells.sum(axis=1).min()) / len(ACTIONS) < 10
+    thin = _enlargement(case) > 1 and float(case.cells.sum(axis=1).min()) / len(ACTIONS) < 10
     return Finding(
         case.limits.concentrability.judge(p99),
         f"Where an action is rarest it has a share of 1/{p99:.0f} in its state cluster (99th percentile).",
@@ -219,6 +219,11 @@ def action_differs(case: Case) -> Finding:
         "or under one that nobody told.",
         {"share": share, "steps": int(differ.sum())},
     )
+
+
+def _enlargement(case: Case) -> float:
+    """How many times more steps the data would need to be of a size to train on; 1: it is."""
+    return max(1.0, (case.limits.transitions.fail or 0) / max(1, len(case.evidence.judged)))
 
 
 def _with_propensity(case: Case) -> Ints:

@@ -376,6 +376,18 @@ def test_a_short_run_fails_on_size_alone() -> None:
     assert "transitions" in card.overall.decided_by
 
 
+@pytest.mark.parametrize("minutes", [1, 2, 5])
+def test_how_little_there_is_never_looks_like_a_bad_policy(minutes: float) -> None:
+    for policy in (made.constant, made.sticky):
+        card = judge(made.evidence(made.made_run(minutes=minutes, policy=policy)), Thresholds())
+        assert card.overall.fitness is Fitness.DEMONSTRATION, card.overall
+
+
+def test_little_data_of_a_bad_policy_still_looks_bad() -> None:
+    card = judge(made.evidence(made.made_run(minutes=5, policy=made.epsilon_greedy(0.02))), Thresholds())
+    assert card.overall.fitness is Fitness.IMITATION
+
+
 def test_a_bundle_alone_says_what_it_cannot_know(tmp_path: Path, run: Run, good: Evidence) -> None:
     alone = replace(good, recorded=())
     card = judge(alone, LIMITS)

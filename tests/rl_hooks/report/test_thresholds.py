@@ -54,7 +54,7 @@ def test_every_problem_is_told_at_once() -> None:
 
 def test_fewer_randomizations_than_the_lags_need_are_refused() -> None:
     with pytest.raises(
-        ReportError, match="randomizations: 99 cannot tell 12 lags from chance at 5 %. Give at least 240"
+        ReportError, match=r"randomizations: 99 cannot tell 12 lags from chance at 5 %\. Give at least 240"
     ):
         override({"randomizations": 99}, "report.yaml")
 
