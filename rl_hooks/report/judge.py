@@ -238,7 +238,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "users",
         "Users are on plan",
-        "Counted against planned users, in total and per profile, outside ramps. Off: the generator could not keep up.",
+        "Counted against planned users, in total and per profile, outside ramps. Off: the generator could not keep up. "
+        "One user off never fails.",
         ("users_off",),
         fidelity.users,
     ),

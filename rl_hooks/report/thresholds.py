@@ -26,7 +26,7 @@ class Limit:
     fail: float | None
     warn: float | None
     bad: str = ABOVE  # which side of the limit is bad; the limit itself is still good
-    unit: str = ""  # for people; "%": the number is a share
+    unit: str = ""  # for people; with a leading "%" the number is a share
 
     def judge(self, value: float) -> Verdict:
         """The verdict on one number.
@@ -51,9 +51,8 @@ class Limit:
         return limit is not None and (value > limit if self.bad == ABOVE else value < limit)
 
     def _text(self, limit: float) -> str:
-        if self.unit == "%":
-            return f"{limit * 100:g} %"
-        return f"{number(limit)} {self.unit}".rstrip()
+        shown = limit * 100 if self.unit.startswith("%") else limit
+        return f"{number(shown)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +60,30 @@ class Thresholds:
     """Limits and settings of the checks, with their defaults."""
 
     rows_lost: Limit = Limit(0, None, unit="rows")
-    requests_unfinished: Limit = Limit(None, 0.001, unit="%")
-    pair_count: Limit = Limit(1, 30, BELOW)  # decisions or sessions of a pair
+    requests_unfinished: Limit = Limit(None, 0.001, unit="% of requests with unknown end")
+    pair_count: Limit = Limit(1, 30, BELOW, "decisions or sessions of a pair")
     action_share: Limit = Limit(0.02, 0.08, BELOW, "%")
-    propensity_calibration: Limit = Limit(0.01, None, BELOW)  # Holm-corrected p-value
-    propensity_smallest: Limit = Limit(None, 0.02, BELOW)
-    impossible: Limit = Limit(0.01, 0, unit="%")  # of the steps, for the action that was impossible most often
-    overlap: Limit = Limit(0.5, 0.8, BELOW, "%")  # cells with enough samples
-    ess_uniform: Limit = Limit(0.1, 0.3, BELOW, "%")  # of the steps
+    propensity_calibration: Limit = Limit(0.01, None, BELOW, "(corrected p-value)")
+    propensity_smallest: Limit = Limit(None, 0.02, BELOW, "(smallest propensity)")
+    impossible: Limit = Limit(0.01, 0, unit="% of the steps")  # for the action that was impossible most often
+    overlap: Limit = Limit(0.5, 0.8, BELOW, "% of the cells")
+    ess_uniform: Limit = Limit(0.1, 0.3, BELOW, "% of the steps")
     ess_constant: Limit = Limit(200, 1000, BELOW, "steps")
-    action_effect: Limit = Limit(0.05, 0.01)  # p-value
-    carry_over_of_episode: Limit = Limit(0.2, None, unit="%")  # of the median episode's steps
+    action_effect: Limit = Limit(0.05, 0.01, unit="(p-value)")
+    carry_over_of_episode: Limit = Limit(0.2, None, unit="% of the median episode")
     carry_over_steps: Limit = Limit(None, 10, unit="steps")  # 0 steps are a warning of their own
     concentrability: Limit = Limit(50, 20)
     propensity_beaten: Limit = Limit(0.02, 0.005, unit="nats")
     transitions: Limit = Limit(5_000, 20_000, BELOW)
     episodes: Limit = Limit(20, 50, BELOW)
     effective_rewards: Limit = Limit(200, 500, BELOW)
-    reward_one_value: Limit = Limit(None, 0.95, unit="%")
+    reward_one_value: Limit = Limit(None, 0.95, unit="% of one value")
     missing_telemetry: Limit = Limit(0.2, 0.02, unit="%")
-    dead_features: Limit = Limit(0.5, 0, unit="%")  # of the features of one source
+    dead_features: Limit = Limit(0.5, 0, unit="% of a source's measurements")
     markov: Limit = Limit(None, 0.05, unit="R2")
     stationarity: Limit = Limit(None, 0.3, unit="KS distance")
-    users_off: Limit = Limit(0.05, 0, unit="%")  # of the planned users; `users_tolerance` of them never fail
-    traffic_rates: Limit = Limit(0.001, 0.05, BELOW)  # Holm-corrected p-value
+    users_off: Limit = Limit(0.05, 0, unit="% of the planned users")  # `users_tolerance` of them never fail
+    traffic_rates: Limit = Limit(0.001, 0.05, BELOW, "(corrected p-value)")
     generator_cpu: Limit = Limit(0.95, 0.8, unit="%")
     generator_lag: Limit = Limit(0.25, 0.1, unit="% of the decision interval")
     recovery_left: Limit = Limit(None, 0, unit="faults")  # not over within their phase

@@ -269,6 +269,18 @@ def test_a_split_by_rows_leaks(good: Evidence) -> None:
     assert finding.numbers["episodes"] > 0
 
 
+def test_a_split_without_a_gap_leaks_through_the_windows(good: Evidence) -> None:
+    """Whole blocks, but the steps that were purged between them are back: their windows reach over the border."""
+    back = good.steps["split"].to_numpy(object).copy()
+    side = good.steps.iloc[good.usable].groupby("block")["split"].first()
+    purged = (good.steps["reason"] == "purged").to_numpy()
+    back[purged] = good.steps["block"].map(side).to_numpy(object)[purged]
+    assert purged.any()
+    finding = found(with_steps(good, split=back), "leakage")
+    assert finding.verdict is FAIL
+    assert finding.numbers["requests"] > 0
+
+
 def test_another_action_than_the_one_drawn_is_counted(run: Run) -> None:
     requests = run.requests.copy()
     wrong = requests["decision_tick"] % 10 == 0
