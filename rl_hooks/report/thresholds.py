@@ -86,7 +86,7 @@ class Thresholds:
     traffic_rates: Limit = Limit(0.001, 0.05, BELOW, "(corrected p-value)")
     generator_cpu: Limit = Limit(0.95, 0.8, unit="%")
     generator_lag: Limit = Limit(0.25, 0.1, unit="% of the decision interval")
-    recovery_left: Limit = Limit(None, 0, unit="faults")  # not over within their phase
+    recovery_left: Limit = Limit(None, 0, unit="faults")  # not over within their phase, or not applied
     action_differs: Limit = Limit(0.05, 0.005, unit="%")
     clock_uncertainty: Limit = Limit(0.5, 0.1, unit="% of the decision interval")
 

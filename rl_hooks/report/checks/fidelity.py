@@ -87,18 +87,19 @@ def abandonment(case: Case) -> Finding:
 
 
 def _mix_rates(case: Case, part: Recorded) -> list[Rate]:
-    """Per phase and profile the mean users outside ramps, held against that many draws from the planned mix."""
-    by_phase: dict[str, list[Mapping[str, int]]] = {}
+    """Per phase and profile the mean users outside ramps, held against that many draws from the planned mix then."""
+    by_phase: dict[str, list[tuple[Mapping[str, int], Mapping[str, int]]]] = {}
     for t_s, counts in counts_outside_ramps(case, part):
         phase = part.plan.phase_at(t_s)
-        by_phase.setdefault(phase.name if phase is not None else "", []).append(counts)
+        by_phase.setdefault(phase.name if phase is not None else "", []).append((part.plan.mix_at(t_s), counts))
     rates = []
-    for phase in part.plan.phases:
-        seen = by_phase.get(phase.name, [])
-        total = round(float(np.mean([sum(counts.values()) for counts in seen]))) if seen else 0
-        for profile, wanted in phase.mix.items() if total else ():
-            mean = float(np.mean([counts.get(profile, 0) for counts in seen]))
-            rates.append(Rate(f"{profile} in {phase.name}", wanted / phase.users, min(total, round(mean)), total))
+    for phase_name, seen in by_phase.items():
+        planned = sum(sum(mix.values()) for mix, _ in seen)
+        total = round(sum(sum(counts.values()) for _, counts in seen) / len(seen))
+        for profile in part.plan.max_users_per_profile if planned and total else ():
+            share = sum(mix[profile] for mix, _ in seen) / planned
+            mean = sum(counts.get(profile, 0) for _, counts in seen) / len(seen)
+            rates.append(Rate(f"{profile} in {phase_name}", share, min(total, round(mean)), total))
     return rates
 
 
@@ -171,14 +172,20 @@ def recovery(case: Case) -> Finding:
     if not case.evidence.recorded:
         return not_applicable("faults are " + GIVE_RUN)
     found = [recovery for part in case.evidence.recorded for recovery in recoveries(part, case.limits)]
-    if not found:
+    events = [event for part in case.evidence.recorded for event in part.events("fault")]
+    unapplied = sum(event.get("what") == "not_applied" for event in events)
+    if not found and not unapplied:
         return not_applicable("no fault was applied in the run")
     times = [recovery.seconds for recovery in found if recovery.seconds is not None]
     late = sum(recovery.late for recovery in found)
     longest = f", the slowest after {max(times):.0f} s" if times else ""
     return Finding(
-        case.limits.recovery_left.judge(late),
+        case.limits.recovery_left.judge(late + unapplied),
         f"After {len(times)} of {len(found)} faults the service was back in its band{longest}; {late} were not within "
-        f"their phase, {len(found) - len(times) - late} cannot be judged.",
-        {"faults": [recovery.to_json() for recovery in found], "not_within_phase": late},
+        f"their phase, {len(found) - len(times) - late} cannot be judged, {unapplied} could not be applied.",
+        {
+            "faults": [recovery.to_json() for recovery in found],
+            "not_within_phase": late,
+            "not_applied": unapplied,
+        },
     )

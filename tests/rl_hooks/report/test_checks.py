@@ -80,6 +80,8 @@ def test_epsilon_of_two_percent_leaves_too_little() -> None:
     assert {"action_share", "overlap", "ess_uniform", "ess_constant", "concentrability"} <= failed(card)
     assert "propensity" not in failed(card), "the log says truly how little it tried"
     assert found(card.case.evidence, "propensity").verdict is WARN
+    many_clusters = found(card.case.evidence, "concentrability", replace(LIMITS, cluster_steps=40))
+    assert not many_clusters.too_small, "small clusters are no excuse where there is enough data"
 
 
 def test_wrong_propensities_fail() -> None:
@@ -149,6 +151,7 @@ def test_lost_rows_fail(tmp_path: Path) -> None:
     card = judge(read_evidence([path]), LIMITS)
     assert card.overall.fitness is Fitness.NOTHING
     assert "rows_lost" in card.overall.decided_by
+    assert found(card.case.evidence, "rows_lost").numbers["rows_lost"] == 2000
 
 
 def test_a_loss_of_unknown_size_fails_too() -> None:
@@ -379,6 +382,29 @@ def test_a_service_that_does_not_recover_in_its_phase_warns(run: Run) -> None:
     finding = found(made.evidence(faulty(run, 700)), "recovery")
     assert finding.verdict is WARN
     assert finding.numbers["faults"][0]["why_not"] == "not back in the band before its phase ended"
+
+
+def test_another_fault_of_the_service_is_no_measure_of_what_is_usual(run: Run) -> None:
+    """The cart never recovers from the second fault; held against the first one it would seem to."""
+    never = faulty(run, 700)
+    requests = never.requests.copy()
+    t_s = (requests["start_ns"] - builders.START_NS) / 1e9
+    requests["duration_us"][(requests["service"] == 2) & (t_s >= 100) & (t_s < 130)] += 5_000_000
+    facts = {"kind": "fault", "fault": 1, "service": "cart-service", "fault_kind": "crash", "phase": "morning"}
+    first = (
+        {"t_ns": builders.at(100), "what": "applied", **facts},
+        {"t_ns": builders.at(130), "what": "lifted", **facts},
+    )
+    events = tuple(sorted((*never.events, *first), key=lambda event: event["t_ns"]))
+    finding = found(made.evidence(replace(never, requests=requests, events=events)), "recovery")
+    assert [fault["recovered_after_s"] for fault in finding.numbers["faults"]] == [pytest.approx(0, abs=10), None]
+
+
+def test_a_fault_that_could_not_be_applied_warns(run: Run) -> None:
+    event = {"t_ns": builders.at(9), "kind": "fault", "what": "not_applied", "fault": 0, "why": "no injector"}
+    finding = found(made.evidence(replace(run, events=(*run.events, event))), "recovery")
+    assert finding.verdict is WARN
+    assert finding.found.endswith("1 could not be applied.")
 
 
 def test_a_short_run_fails_on_size_alone() -> None:

@@ -17,7 +17,7 @@ from rl_hooks.report import stats, svg, thresholds
 from rl_hooks.report.evidence import Evidence
 from rl_hooks.report.judge import judge
 from rl_hooks.report.page import page
-from rl_hooks.report.pictures import pictures
+from rl_hooks.report.pictures import Picture, pictures
 from rl_hooks.report.svg import Band, Line, Panel
 from rl_hooks.report.thresholds import Thresholds
 from rl_hooks.run_reader import Run
@@ -143,6 +143,20 @@ def test_hostile_names_are_text(full: str) -> None:
     assert read.text.count("<script>alert('x')</script>") > 5, "it is there to be read"
     assert "\x00" not in text
     assert "\u202e" not in text, "nothing turns the direction of the text around it"
+
+
+def test_every_place_for_text_is_escaped() -> None:
+    card = judge(made.evidence(made.made_run(minutes=1)), Thresholds())
+    finding = replace(card.checks[0].finding, found=HOSTILE)
+    check = replace(card.checks[0], name=HOSTILE, title=HOSTILE, threshold=HOSTILE, meaning=HOSTILE, finding=finding)
+    verdict = replace(card.overall, decided_by=(HOSTILE,), sentence=HOSTILE)
+    picture = Picture(HOSTILE, HOSTILE, svg.figure(HOSTILE, [], 1), (("c1", HOSTILE),))
+    read = Reader(page(replace(card, checks=(check,), overall=verdict), [picture]))
+    assert not {"script", "img"} & {tag for tag, _ in read.elements}
+    assert read.text.count("<script>") == 12
+    assert [attributes["aria-label"] for tag, attributes in read.elements if tag == "svg"] == [
+        HOSTILE.replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
+    ]
 
 
 def test_a_bundle_alone_has_its_pictures_too() -> None:
