@@ -8,7 +8,7 @@ from rl_hooks.report.checks import actions, consistency, fidelity, learning, rec
 from rl_hooks.report.evidence import Evidence
 from rl_hooks.report.state import Case
 from rl_hooks.report.thresholds import Limit, Thresholds
-from rl_hooks.report.verdict import Check, Finding, Overall, overall
+from rl_hooks.report.verdict import Check, Finding, Overall, Verdict, overall
 
 SCHEMA_VERSION = 1
 
@@ -336,5 +336,5 @@ def _check_json(check: Check) -> dict[str, Any]:
         "numbers": dict(finding.numbers),
         "threshold": check.threshold,
         "meaning": check.meaning,
-        "by_size_alone": finding.too_small,
+        "by_size_alone": finding.verdict is Verdict.FAIL and finding.too_small,
     }

@@ -60,6 +60,8 @@ i.mark { background: var(--c2); } i.fault { background: var(--fault); opacity: .
 .heat thead th:not(:first-child) { text-align: right; }
 .heat td.few { text-decoration: underline wavy var(--fail); } .heat th { font-weight: 400; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
+@media (max-width: 44rem) { .facts th { width: 8rem; } .checks th:nth-child(1) { width: 8.5rem; }
+  .checks th:nth-child(2) { width: 5rem; } .mark-none { white-space: normal; } }
 @media print {
   :root { color-scheme: light; --back: #fff; --text: #000; --soft: #444; --rule: #bbb; --panel: #f4f4f4;
     --c1: #0b62c4; --c2: #b35900; --c3: #c2255c; --c4: #1a7f37; --c5: #6639ba; --c6: #0a7280; --heat: #4a90d9;

@@ -9,7 +9,7 @@ from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.report import stats, svg
 from rl_hooks.report.checks.recording import missing_gauges
 from rl_hooks.report.evidence import Array, Evidence, Floats, Ints, Recorded
-from rl_hooks.report.faults import fault_spans, recoveries
+from rl_hooks.report.faults import fault_spans
 from rl_hooks.report.state import Case
 from rl_hooks.report.svg import Band, Line, Panel
 
@@ -62,17 +62,11 @@ def _users(part: Recorded, end_s: float, bands: Sequence[Band], named: str) -> I
     counted_s = np.array([part.at_s(event) for event in events])
     planned_s = np.linspace(0, part.plan.duration_s, 4 * _POINTS, endpoint=False)
     mixes = [part.plan.mix_at(t_s) for t_s in planned_s.tolist()]
-    panels = [
-        Panel(
-            profile,
-            [
-                Line("actual", "c1", counted_s, np.array([event["counts"].get(profile, 0) for event in events], float)),
-                Line("planned", "c2 dashed", planned_s, np.array([mix[profile] for mix in mixes], float), steps=True),
-            ],
-            height=70,
-        )
-        for profile in part.plan.max_users_per_profile
-    ]
+    panels = []
+    for profile in part.plan.max_users_per_profile:
+        actual = _corners("actual", "c1", counted_s, [event["counts"].get(profile, 0) for event in events])
+        planned = _corners("planned", "c2 dashed", planned_s, [mix[profile] for mix in mixes])
+        panels.append(Panel(profile, [actual, planned], height=70))
     caption = "The two lines lie on each other where the load generator did what the scenario says."
     body = svg.stack(
         "Planned and actual users per profile over the time of the run", panels, end_s, bands, _seconds(part)
@@ -80,20 +74,44 @@ def _users(part: Recorded, end_s: float, bands: Sequence[Band], named: str) -> I
     yield Picture(f"Users per profile{named}", caption, body, (("c1", "actual"), ("c2", "planned")))
 
 
+def _corners(name: str, style: str, x: Floats, counts: Sequence[int]) -> Line:
+    """A line without the points at which nothing changes: a run of hours has a count for every second."""
+    values = np.array(counts, np.float64)
+    same = np.zeros(len(values), bool)
+    same[1:-1] = (values[1:-1] == values[:-2]) & (values[1:-1] == values[2:])
+    return Line(name, style, x[~same], values[~same])
+
+
 def _services(
     evidence: Evidence, run_id: str, part: Recorded | None, end_s: float, bands: Sequence[Band], named: str
 ) -> Iterator[Picture]:
+    latency, errors, legend = _service_panels(evidence, run_id, part, end_s)
+    if not latency:
+        return
+    label = "Median and 95th percentile of the response time per service over the time of the run"
+    caption = "All requests by when they were sent, on a logarithmic scale; gaps are moments with hardly any."
+    body = svg.stack(label, latency, end_s, bands, _unit(part))
+    yield Picture(f"Response times per service{named}", caption, body, (("c1", "p50"), ("c2", "p95"), *legend))
+    label = "Share of failed requests per service over the time of the run"
+    caption = "Failures are data: they should come with load, faults and bad actions, and go with them."
+    body = svg.stack(label, errors, end_s, bands, _unit(part))
+    yield Picture(f"Errors per service{named}", caption, body, (("c3", "failed"), *legend))
+
+
+def _service_panels(
+    evidence: Evidence, run_id: str, part: Recorded | None, end_s: float
+) -> tuple[list[Panel], list[Panel], list[tuple[str, str]]]:
+    """A panel of response times and one of failures for every service, and what the legend says of faults."""
     requests = evidence.requests[evidence.requests["run_id"] == run_id]
     if len(requests) == 0:
-        return
+        return [], [], []
     point_s = max(end_s / _POINTS, 1e-9)
-    place = np.clip((requests["t_s"].to_numpy() / point_s).astype(np.int64), -1, _POINTS)
+    place = np.floor(requests["t_s"].to_numpy() / point_s).astype(np.int64)
     service = requests["service"].to_numpy(str)
     took_ms = requests["duration_us"].to_numpy(np.float64) / 1000
-    failed = (requests["ok"] == False).to_numpy(bool, na_value=False)  # noqa: E712  unknown is not failed
+    failed = requests["ok"].eq(False).to_numpy(bool)  # one whose end is unknown has not failed
     middle_s = (np.arange(_POINTS) + 0.5) * point_s
     spans = fault_spans(part) if part is not None else []
-    fault_legend = (("fault", "fault"),) if spans else ()
     latency, errors = [], []
     for name in SERVICES:
         rows = np.flatnonzero((service == name) & (place >= 0) & (place < _POINTS))
@@ -108,23 +126,7 @@ def _services(
         top = max(5.0, float(np.nan_to_num(share).max()) * 105)
         line = Line("failed", "c3", middle_s, share * 100)
         errors.append(Panel(f"{name}, failed", [line], " %", top, height=60, bands=shaded))
-    for title, label, panels, caption, legend in (
-        (
-            "Response times per service",
-            "Median and 95th percentile of the response time per service over the time of the run",
-            latency,
-            "All requests by when they were sent, on a logarithmic scale; gaps are moments with hardly any.",
-            (("c1", "p50"), ("c2", "p95"), *fault_legend),
-        ),
-        (
-            "Errors per service",
-            "Share of failed requests per service over the time of the run",
-            errors,
-            "Failures are data: they should come with load, faults and bad actions, and go with them.",
-            (("c3", "failed"), *fault_legend),
-        ),
-    ):
-        yield Picture(f"{title}{named}", caption, svg.stack(label, panels, end_s, bands, _unit(part)), legend)
+    return latency, errors, [("fault", "fault")] if spans else []
 
 
 def _bands(place: Ints, took_ms: Floats, failed: Array) -> tuple[Floats, Floats, Floats]:
@@ -265,7 +267,7 @@ def _coverage(case: Case) -> Iterator[Picture]:
 
 
 def _recoveries(case: Case) -> Iterator[Picture]:
-    found = [recovery for part in case.evidence.recorded for recovery in recoveries(part, case.limits)]
+    found = case.recoveries
     if not found:
         return
     rows = [

@@ -8,6 +8,7 @@ import numpy as np
 from rl_hooks.decision import ACTIONS
 from rl_hooks.report import stats
 from rl_hooks.report.evidence import Array, Evidence, Floats, Ints
+from rl_hooks.report.faults import Recovery, recoveries
 from rl_hooks.report.thresholds import Thresholds
 
 SEED = 20_240_501
@@ -92,6 +93,11 @@ class Case:
         left = np.zeros(len(episode))
         left[judged] = self.evidence.reward[judged] - mean[episode[judged]]
         return left
+
+    @cached_property
+    def recoveries(self) -> list[Recovery]:
+        """How every fault of every run ended."""
+        return [item for part in self.evidence.recorded for item in recoveries(part, self.limits)]
 
     @cached_property
     def episode_steps(self) -> float:

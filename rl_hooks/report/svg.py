@@ -41,7 +41,6 @@ class Line:
     style: str  # a class: c1, c2 ... ; "dashed" may follow
     x: Array
     y: Array
-    steps: bool = False  # the value holds until the next x
 
 
 @dataclass(frozen=True)
@@ -120,17 +119,15 @@ def _panel(panel: Panel, x: Callable[[float], float], top: float) -> list[str]:
 
 
 def _path(line: Line, x: Callable[[float], float], y: Callable[[float], float], floor: float | None) -> str:
-    parts, pen_down, before = [], False, 0.0
+    parts, pen_down = [], False
     for at, value in zip(line.x.tolist(), line.y.tolist(), strict=True):
         if not math.isfinite(value):
             pen_down = False
             continue
         height = y(value if floor is None else max(value, floor))
-        if pen_down and line.steps:
-            parts.append(f"L{x(at):.1f} {before:.1f}")
         # A point between two gaps would not be seen without a stroke of its own.
         parts.append(f"L{x(at):.1f} {height:.1f}" if pen_down else f"M{x(at):.1f} {height:.1f}h0.1")
-        pen_down, before = True, height
+        pen_down = True
     return "".join(parts)
 
 

@@ -61,7 +61,7 @@ class Thresholds:
 
     rows_lost: Limit = Limit(0, None, unit="rows")
     requests_unfinished: Limit = Limit(None, 0.001, unit="% of requests with unknown end")
-    pair_count: Limit = Limit(1, 30, BELOW, "decisions or sessions of a pair")
+    pair_count: Limit = Limit(1, 30, BELOW, "per pair")
     action_share: Limit = Limit(0.02, 0.08, BELOW, "%")
     propensity_calibration: Limit = Limit(0.01, None, BELOW, "(corrected p-value)")
     propensity_smallest: Limit = Limit(None, 0.02, BELOW, "(smallest propensity)")

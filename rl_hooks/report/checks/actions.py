@@ -127,7 +127,8 @@ def overlap(case: Case) -> Finding:
     enlarged = float((cells * _enlargement(case) >= needed).mean())
     return Finding(
         case.limits.overlap.judge(share),
-        f"{share:.0%} of {cells.size} cells ({len(cells)} state clusters x {len(ACTIONS)} actions) have {needed}.",
+        f"{share:.0%} of {cells.size} cells ({len(cells)} state clusters x {len(ACTIONS)} actions) have {needed} steps "
+        "or more.",
         {"share": share, "clusters": len(cells), "fewest": int(cells.min())},
         too_small=case.limits.overlap.judge(enlarged) is not Verdict.FAIL,
     )

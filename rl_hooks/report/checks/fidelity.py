@@ -7,7 +7,6 @@ import numpy as np
 
 from rl_hooks.report import stats
 from rl_hooks.report.evidence import GIVE_RUN, Mask, Recorded
-from rl_hooks.report.faults import recoveries
 from rl_hooks.report.state import Case
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
 from rl_hooks.row import Intent, Outcome
@@ -171,7 +170,7 @@ def _rates(case: Case, rates: Sequence[Rate], nothing: str) -> Finding:
 def recovery(case: Case) -> Finding:
     if not case.evidence.recorded:
         return not_applicable("faults are " + GIVE_RUN)
-    found = [recovery for part in case.evidence.recorded for recovery in recoveries(part, case.limits)]
+    found = case.recoveries
     events = [event for part in case.evidence.recorded for event in part.events("fault")]
     unapplied = sum(event.get("what") == "not_applied" for event in events)
     if not found and not unapplied:

@@ -113,8 +113,8 @@ def _pairs(
     limit = case.limits.pair_count
     failing = [pair for pair, count in counts.items() if limit.judge(count) is Verdict.FAIL]
     (first, second), fewest = min(counts.items(), key=lambda item: item[1])
-    text = f"The fewest {what}, {fewest}, has ({first}, {second}); {len(counts)} pairs were looked for"
-    named = f": {', '.join(f'({a}, {b})' for a, b in failing)} missing." if failing else "."
+    text = f"Fewest: {fewest} {what} for ({first}, {second}), of {len(counts)} pairs"
+    named = f"; missing: {', '.join(f'({a}, {b})' for a, b in failing)}." if failing else "."
     return Finding(
         limit.judge(fewest),
         text + named,
