@@ -1,32 +1,37 @@
 # Each target makes the environment it needs; the lock files say exactly what is in it.
 PYTHON ?= python3
 BIN := .venv/bin
-READY := $(BIN)/.installed-run
+INSTALLED := $(BIN)/.installed-run
 DEV := $(BIN)/.installed-dev
 
-.PHONY: help run test test-slow check sandbox ui validation bench plan report lock clean
+.PHONY: help run test test-slow check sandbox ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-run: $(READY) ## record all six phases on the sandbox in about four minutes; ends with a bundle
+run: $(INSTALLED) ## record all six phases on the sandbox in about four minutes; ends with a bundle
 	$(BIN)/python rl_training_executor.py --mode custom --config comprehensive_rl_training_config.yaml \
 		--scenario comprehensive_rl_training --time-scale 45 --user-scale 0.4
 
-validation: $(READY) ## a quick end-to-end check, about two minutes
+validation: $(INSTALLED) ## a quick end-to-end check, about two minutes
 	$(BIN)/python rl_training_executor.py --mode validation
 
-sandbox: $(READY) ## start the sandbox alone on http://127.0.0.1:8080/proxy; Ctrl-C ends it
+sandbox: $(INSTALLED) ## start the sandbox alone on http://127.0.0.1:8080/proxy; Ctrl-C ends it
 	$(BIN)/python -m sandbox
 
-ui: $(READY) ## start Locust's web UI on http://localhost:8089
+ui: $(INSTALLED) ## start Locust's web UI on http://localhost:8089
 	$(BIN)/locust -f locustfile.py
 
-plan: $(READY) ## print the plan of the comprehensive scenario and run nothing
+plan: $(INSTALLED) ## print the plan of the comprehensive scenario and run nothing
 	$(BIN)/python -m scenario comprehensive_rl_training_config.yaml
 
-report: $(READY) ## is a run fit to train on? make report RUN=runs/NAME writes report_card.html and .json
-	$(BIN)/python -m rl_hooks.report $(or $(RUN),$(error name a run: make report RUN=runs/NAME))
+verify-run: $(INSTALLED) ## compare a run with its plan: make verify-run RUN=runs/NAME
+	@test -n "$(RUN)" || { echo "Name the run: make verify-run RUN=runs/NAME" >&2; exit 2; }
+	@$(BIN)/python -m rl_hooks.export.verify "$(RUN)"
+
+report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
+	@test -n "$(RUN)" || { echo "Name the run: make report RUN=runs/NAME" >&2; exit 2; }
+	@$(BIN)/python -m rl_hooks.report "$(RUN)"
 
 test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
@@ -56,10 +61,10 @@ $(BIN)/python:
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-$(READY): requirements.lock | $(BIN)/python
+$(INSTALLED): requirements.lock | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-$(DEV): requirements-dev.lock $(READY)
+$(DEV): requirements-dev.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@

@@ -1,6 +1,7 @@
 """Runs at scale with a known effect of every action, and what can be wrong with them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,16 @@ def set_actions(decided: Any, action: Any, p: Any) -> None:
 
 def evidence(run: Run) -> Evidence:
     return from_dataset(assemble([run]))
+
+
+def as_recorded(evidence: Evidence, **tables: Any) -> Evidence:
+    """The same data set with other facts in its run folder."""
+    return with_run(evidence, replace(evidence.recorded[0].run, **tables))
+
+
+def with_run(evidence: Evidence, run: Run) -> Evidence:
+    """The same data set behind another run folder of the same plan."""
+    return replace(evidence, recorded=(replace(evidence.recorded[0], run=run),))
 
 
 def _requests(

@@ -39,15 +39,6 @@ def with_steps(evidence: Evidence, **columns: Any) -> Evidence:
     return replace(evidence, steps=evidence.steps.assign(**columns))
 
 
-def as_recorded(evidence: Evidence, **tables: Any) -> Evidence:
-    """The same data set with other facts in its run folder."""
-    return with_run(evidence, replace(evidence.recorded[0].run, **tables))
-
-
-def with_run(evidence: Evidence, run: Run) -> Evidence:
-    return replace(evidence, recorded=(replace(evidence.recorded[0], run=run),))
-
-
 @pytest.fixture(scope="module")
 def run() -> Run:
     return made.made_run(lag_effect_ms=(LASTING,))
@@ -305,7 +296,7 @@ def test_another_action_than_the_one_drawn_is_counted(run: Run) -> None:
 @pytest.mark.parametrize(("off", "verdict"), [({}, PASS), ({"quick_browser": 1}, WARN), ({"quick_browser": -3}, FAIL)])
 def test_users_off_their_plan(good: Evidence, off: Mapping[str, int], verdict: Verdict) -> None:
     events = ({"t_ns": builders.START_NS, "kind": "phase", "run_time_s": 0.0}, *made.counts(made.planned(), off))
-    assert found(as_recorded(good, events=events), "users").verdict is verdict
+    assert found(made.as_recorded(good, events=events), "users").verdict is verdict
 
 
 def test_users_may_be_off_within_ramps(good: Evidence) -> None:
@@ -314,7 +305,7 @@ def test_users_may_be_off_within_ramps(good: Evidence) -> None:
     for event in made.counts(plan):
         late = plan.in_ramp(event["run_time_s"]) or plan.in_ramp(event["run_time_s"] - LIMITS.users_settle_s)
         events.append({**event, "counts": {"quick_browser": 0}} if late else event)
-    assert found(as_recorded(good, events=tuple(events)), "users").verdict is PASS
+    assert found(made.as_recorded(good, events=tuple(events)), "users").verdict is PASS
 
 
 def test_a_mix_far_from_the_plan_fails(good: Evidence) -> None:
@@ -322,12 +313,12 @@ def test_a_mix_far_from_the_plan_fails(good: Evidence) -> None:
         {"t_ns": builders.START_NS, "kind": "phase", "run_time_s": 0.0},
         *made.counts(made.planned(), {"quick_browser": 10, "careful_shopper": -10}),
     )
-    assert found(as_recorded(good, events=events), "profile_mix").verdict is FAIL
+    assert found(made.as_recorded(good, events=events), "profile_mix").verdict is FAIL
 
 
 def test_conversion_and_abandonment_are_held_against_the_plan(good: Evidence) -> None:
     sessions = made.sessions(made.planned(), np.random.default_rng(1), conversion=0.5)
-    log = as_recorded(good, sessions=sessions)
+    log = made.as_recorded(good, sessions=sessions)
     assert found(log, "conversion").verdict is FAIL
     assert found(log, "abandonment").verdict is FAIL
 
@@ -337,7 +328,7 @@ def test_what_the_system_kept_a_shopper_from_is_no_lack_of_conversion(good: Evid
     buying = np.flatnonzero(sessions["orders_paid"])
     sessions["orders_paid"][buying] = 0
     sessions["outcome"][buying] = 3  # FAILED
-    assert found(as_recorded(good, sessions=sessions), "conversion").verdict is PASS
+    assert found(made.as_recorded(good, sessions=sessions), "conversion").verdict is PASS
 
 
 @pytest.mark.parametrize(
@@ -350,13 +341,13 @@ def test_a_generator_at_its_limit(good: Evidence, cpu: float, lag_s: float, verd
         for second in range(1, 60)
         for name, share in (("master", 0.1), ("worker", cpu))
     ]
-    assert found(as_recorded(good, events=(*good.recorded[0].run.events, *loads)), "generator").verdict is verdict
+    assert found(made.as_recorded(good, events=(*good.recorded[0].run.events, *loads)), "generator").verdict is verdict
 
 
 def test_clocks_that_are_apart(good: Evidence) -> None:
     for uncertainty_s, verdict in ((0.01, PASS), (0.3, WARN), (1.5, FAIL)):
         event = {"t_ns": builders.at(1), "kind": "clock", "offset_s": 0.0, "uncertainty_s": uncertainty_s}
-        assert found(as_recorded(good, events=(*good.recorded[0].run.events, event)), "clock").verdict is verdict
+        assert found(made.as_recorded(good, events=(*good.recorded[0].run.events, event)), "clock").verdict is verdict
 
 
 def faulty(run: Run, slow_until_s: float) -> Run:
@@ -381,14 +372,14 @@ def faulty(run: Run, slow_until_s: float) -> Run:
 
 
 def test_recovery_is_measured_from_the_end_of_the_fault(run: Run, good: Evidence) -> None:
-    finding = found(with_run(good, faulty(run, 300)), "recovery")
+    finding = found(made.with_run(good, faulty(run, 300)), "recovery")
     assert finding.verdict is PASS
     (fault,) = finding.numbers["faults"]
     assert 40 <= fault["recovered_after_s"] <= 60, "points are 10 s long"
 
 
 def test_a_service_that_does_not_recover_in_its_phase_warns(run: Run, good: Evidence) -> None:
-    finding = found(with_run(good, faulty(run, 700)), "recovery")
+    finding = found(made.with_run(good, faulty(run, 700)), "recovery")
     assert finding.verdict is WARN
     assert finding.numbers["faults"][0]["why_not"] == "not back in the band before its phase ended"
 
@@ -405,13 +396,13 @@ def test_another_fault_of_the_service_is_no_measure_of_what_is_usual(run: Run, g
         {"t_ns": builders.at(130), "what": "lifted", **facts},
     )
     events = tuple(sorted((*never.events, *first), key=lambda event: event["t_ns"]))
-    finding = found(with_run(good, replace(never, requests=requests, events=events)), "recovery")
+    finding = found(made.with_run(good, replace(never, requests=requests, events=events)), "recovery")
     assert [fault["recovered_after_s"] for fault in finding.numbers["faults"]] == [pytest.approx(0, abs=10), None]
 
 
 def test_a_fault_that_could_not_be_applied_warns(good: Evidence) -> None:
     event = {"t_ns": builders.at(9), "kind": "fault", "what": "not_applied", "fault": 0, "why": "no injector"}
-    finding = found(as_recorded(good, events=(*good.recorded[0].run.events, event)), "recovery")
+    finding = found(made.as_recorded(good, events=(*good.recorded[0].run.events, event)), "recovery")
     assert finding.verdict is WARN
     assert finding.found.endswith("1 could not be applied.")
 

@@ -73,7 +73,8 @@ def html(evidence: Evidence) -> str:
 @pytest.fixture(scope="module")
 def full() -> str:
     """A page with every picture: faults, generator load, missing telemetry, a policy with two probabilities."""
-    return html(made.evidence(eventful(made.made_run(minutes=5, policy=made.sticky))))
+    run = made.made_run(minutes=5, policy=made.sticky)
+    return html(made.with_run(made.evidence(run), eventful(run)))
 
 
 def eventful(run: Run, name: str = "") -> Run:
@@ -130,9 +131,10 @@ def test_every_picture_says_what_it_shows_and_every_table_has_headings(full: str
 
 
 def test_hostile_names_are_text(full: str) -> None:
-    run = eventful(made.made_run(minutes=5), HOSTILE)
+    run = made.made_run(minutes=5)
     names = {**run.names, "phase": ("", HOSTILE, "evening"), "profile": ("", HOSTILE, "careful_shopper")}
-    evidence = made.evidence(replace(run, names=names))
+    named = replace(run, names=names)
+    evidence = made.with_run(made.evidence(named), eventful(named, HOSTILE))
     facts = {**evidence.facts, "runs": [{**evidence.facts["runs"][0], "target": HOSTILE, "scenario": HOSTILE}]}
     text = html(replace(evidence, origin=HOSTILE, facts=facts))
     read, harmless = Reader(text), Reader(full)
