@@ -14,6 +14,7 @@ from scenario.errors import number
 _LEAST_REQUESTS = 5  # in a point; fewer say nothing about a p95
 _LEAST_POINTS = 3  # before the fault
 _MOST_POINTS = 20
+_TOGETHER_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,11 @@ class FaultSpan:
     phase: str
     start_s: float
     end_s: float | None  # None: nobody said that it was lifted
-    phase_start_s: float
-    phase_end_s: float
 
     @property
     def text(self) -> str:
         value = "" if self.value is None else f" {number(self.value)}"
-        return f"{self.kind}{value} on {self.service} in {self.phase} at {self.start_s:.0f} s"
+        return f"{self.kind}{value} on {self.service} at {self.start_s:.0f} s"
 
 
 @dataclass(frozen=True)
@@ -74,20 +73,15 @@ def fault_spans(recorded: Recorded) -> list[FaultSpan]:
 
 
 def _span(recorded: Recorded, event: Mapping[str, Any], start_s: float, end_s: float | None) -> FaultSpan:
-    plan = recorded.plan
-    named = [phase for phase in plan.phases if phase.name == event.get("phase")]
-    phase = named[0] if named else plan.phase_at(start_s)
     value = event.get("value")
     return FaultSpan(
         run_id=recorded.run_id,
         service=str(event.get("service", "")),
         kind=str(event.get("fault_kind", "fault")),
         value=float(value) if isinstance(value, int | float) else None,
-        phase=phase.name if phase is not None else "",
+        phase=str(event.get("phase", "")),
         start_s=start_s,
         end_s=end_s,
-        phase_start_s=phase.start_s if phase is not None else 0.0,
-        phase_end_s=phase.end_s if phase is not None else plan.duration_s,
     )
 
 
@@ -103,39 +97,50 @@ def recoveries(recorded: Recorded, limits: Thresholds) -> list[Recovery]:
 def _recovery(
     recorded: Recorded, span: FaultSpan, spans: list[FaultSpan], requests: Array, t_s: Floats, point_s: float
 ) -> Recovery:
+    plan = recorded.plan
     if span.service not in SERVICE_INDEX:
         return Recovery(span, None, "of no service that is known", False)
     if span.end_s is None:
         return Recovery(span, None, "nobody said that it was lifted", False)
     others = [other for other in spans if other.service == span.service and other is not span]
-    until_s = min([span.phase_end_s, *(other.start_s for other in others if other.start_s > span.end_s)])
-    if until_s - span.end_s < 2 * point_s:
-        return Recovery(span, None, "its phase, or the next fault, left no time to recover", False)
-    first_s = max(span.phase_start_s + _ramp_s(recorded, span), span.start_s - _MOST_POINTS * point_s)
-    points = int((span.start_s - first_s) // point_s)
+    # One that lasts as long as its phase is over in the next; what is left of its own is no time to recover.
+    phase = plan.phase_at(span.end_s + 2 * point_s)
+    ends = [other.start_s for other in others if other.start_s > span.end_s]
+    until_s = min([phase.end_s if phase is not None else span.end_s, *ends])
+    if until_s - span.end_s < 2 * point_s or any(_acts(other, span.end_s) for other in others):
+        return Recovery(span, None, "the run or another fault left no time to recover", False)
     mine = requests["service"] == SERVICE_INDEX[span.service]
     rows, at_s = requests[mine], t_s[mine]
-    before = _points(rows, at_s, span.start_s - points * point_s, span.start_s, point_s)
-    disturbed = np.zeros(len(before), bool)
-    for other in others:
-        ended_s = other.end_s if other.end_s is not None else np.inf
-        starts_s = span.start_s - (points - np.arange(len(before))) * point_s
-        disturbed |= (starts_s < ended_s) & (starts_s + point_s > other.start_s)
-    band = before[~disturbed & ~np.isnan(before[:, 0])]
+    band = _before(rows, at_s, span, others, point_s)
     if len(band) < _LEAST_POINTS:
-        return Recovery(span, None, "too little of its phase lies before it to compare with", False)
+        return Recovery(span, None, "too little lies before it to compare with", False)
     after = _points(rows, at_s, span.end_s, until_s, point_s)
     within = (after <= band.max(axis=0)).all(axis=1)  # False where there were too few requests
     lasting = np.flatnonzero(within[:-1] & within[1:])
-    if len(lasting) == 0:
-        return Recovery(span, None, "not back in the band before its phase ended", True)
-    return Recovery(span, float(lasting[0] * point_s), "", False)
+    if len(lasting):
+        return Recovery(span, float(lasting[0] * point_s), "", False)
+    before, now = (sum(plan.mix_at(moment).values()) for moment in (span.start_s - point_s, until_s - point_s))
+    if now > before:
+        return Recovery(span, None, f"not back in the band before it, but with {now} users and not {before}", False)
+    return Recovery(span, None, "not back in the band before its phase ended", True)
 
 
-def _ramp_s(recorded: Recorded, span: FaultSpan) -> float:
-    """How long the users of the fault's phase change; a phase may have a ramp of its own."""
-    phase = next((phase for phase in recorded.plan.phases if phase.name == span.phase), None)
-    return float(getattr(phase, "ramp_s", recorded.plan.ramp_s))
+def _before(rows: Array, at_s: Floats, span: FaultSpan, others: list[FaultSpan], point_s: float) -> Floats:
+    """The last points before the fault that no other fault of the service touches, (points, 2)."""
+    points = min(_MOST_POINTS, int(span.start_s // point_s))
+    starts_s = span.start_s - (points - np.arange(points)) * point_s
+    disturbed = np.zeros(points, bool)
+    for other in others:
+        ended_s = other.end_s if other.end_s is not None else np.inf
+        disturbed |= (starts_s < ended_s) & (starts_s + point_s > other.start_s)
+    before = _points(rows, at_s, span.start_s - points * point_s, span.start_s, point_s)
+    kept: Floats = before[~disturbed & ~np.isnan(before[:, 0])]
+    return kept
+
+
+def _acts(fault: FaultSpan, t_s: float) -> bool:
+    """Whether it acts at `t_s`; two faults that are lifted together are lifted within a fraction of a second."""
+    return fault.start_s <= t_s and (fault.end_s is None or fault.end_s > t_s + _TOGETHER_S)
 
 
 def _points(rows: Array, at_s: Floats, start_s: float, end_s: float, point_s: float) -> Floats:

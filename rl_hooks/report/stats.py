@@ -62,20 +62,6 @@ def binomial_p(successes: int, trials: int, probability: float) -> float:
     return float(min(1.0, np.exp(log_pmf[as_rare]).sum()))
 
 
-def wilson(successes: float, trials: float, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a share (Wilson 1927); (0, 1) without trials.
-
-    >>> [round(end, 3) for end in wilson(8, 10, 0.95)]
-    [0.49, 0.943]
-    """
-    if trials <= 0:
-        return 0.0, 1.0
-    z, share = z_of(confidence), successes / trials
-    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def ks_distance(one: Array, other: Array) -> float:
     """The largest distance between two empirical distribution functions.
 

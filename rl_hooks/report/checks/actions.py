@@ -16,17 +16,22 @@ def action_share(case: Case) -> Finding:
     rows = evidence.judged
     if len(rows) == 0:
         return not_applicable(NO_STEPS)
-    counts = np.zeros((len(SERVICES), len(ACTIONS)))
+    counts, logged = np.zeros((len(SERVICES), len(ACTIONS))), np.zeros((len(SERVICES), len(ACTIONS)))
     np.add.at(counts, (evidence.service[rows], evidence.action[rows]), 1)
-    seen = counts.sum(axis=1) > 0
-    shares = counts[seen] / counts[seen].sum(axis=1, keepdims=True)
-    place, action = np.unravel_index(int(shares.argmin()), shares.shape)
-    service = [name for name, any_ in zip(SERVICES, seen, strict=True) if any_][int(place)]
-    smallest = float(shares.min())
+    np.add.at(logged, evidence.service[rows], evidence.probabilities[rows])
+    steps = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = np.where(counts.sum(axis=1, keepdims=True) > 0, counts / steps, 1.0)  # a service without steps is no case
+    service, action = np.unravel_index(int(shares.argmin()), shares.shape)
+    smallest, limit = float(shares.min()), case.limits.action_share
+    rare = [limit.judge(share) is Verdict.FAIL for share in shares.flat]
+    meant = [limit.judge(share) is Verdict.FAIL for share in (logged / steps).flat]
     return Finding(
-        case.limits.action_share.judge(smallest),
-        f"The rarest action is {ACTIONS[int(action)]} for {service}, {smallest:.1%} of its steps.",
+        limit.judge(smallest),
+        f"The rarest action is {ACTIONS[int(action)]} for {SERVICES[int(service)]}, {smallest:.1%} of its "
+        f"{counts[service].sum():.0f} steps.",
         {"smallest": smallest, "shares": dict(zip(ACTIONS, (counts.sum(axis=0) / counts.sum()).tolist(), strict=True))},
+        # The logging policy gave it more: a service that was hardly called has had bad luck.
+        too_small=not any(one and other for one, other in zip(rare, meant, strict=True)),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rl_hooks.export.verify.binomial import clopper_pearson
 from rl_hooks.report import stats
 from rl_hooks.report.evidence import GIVE_RUN, Mask, Recorded
 from rl_hooks.report.state import Case
@@ -158,7 +159,7 @@ def _rates(case: Case, rates: Sequence[Rate], nothing: str) -> Finding:
                     "planned": rate.planned,
                     "actual": rate.successes / rate.trials,
                     "of": rate.trials,
-                    "interval_95": list(stats.wilson(rate.successes, rate.trials, 0.95)),
+                    "interval_95": list(clopper_pearson(rate.successes, rate.trials, 0.95)),
                     "p_holm": p,
                 }
                 for rate, p in zip(counted, corrected, strict=True)

@@ -400,6 +400,21 @@ def test_another_fault_of_the_service_is_no_measure_of_what_is_usual(run: Run, g
     assert [fault["recovered_after_s"] for fault in finding.numbers["faults"]] == [pytest.approx(0, abs=10), None]
 
 
+def test_a_fault_as_long_as_its_phase_is_recovered_from_in_the_next(run: Run, good: Evidence) -> None:
+    requests = run.requests.copy()
+    t_s = (requests["start_ns"] - builders.START_NS) / 1e9
+    slow = (requests["service"] == 2) & (t_s >= 300) & (t_s < 640)
+    requests["duration_us"][slow] += 3_000_000
+    facts = {"kind": "fault", "service": "cart-service", "value": 5, "phase": "morning"}
+    events = [
+        {"t_ns": builders.at(second), "what": what, "fault": number, "fault_kind": kind, **facts}
+        for second, what in ((300, "applied"), (600.1, "lifted"))
+        for number, kind in ((0, "latency"), (1, "errors"))
+    ]
+    finding = found(made.with_run(good, replace(run, requests=requests, events=(*run.events, *events))), "recovery")
+    assert [fault["recovered_after_s"] for fault in finding.numbers["faults"]] == [pytest.approx(40, abs=10)] * 2
+
+
 def test_a_fault_that_could_not_be_applied_warns(good: Evidence) -> None:
     event = {"t_ns": builders.at(9), "kind": "fault", "what": "not_applied", "fault": 0, "why": "no injector"}
     finding = found(made.as_recorded(good, events=(*good.recorded[0].run.events, event)), "recovery")
@@ -419,6 +434,14 @@ def test_how_little_there_is_never_looks_like_a_bad_policy(minutes: float) -> No
     for policy in (made.constant, made.sticky):
         card = judge(made.evidence(made.made_run(minutes=minutes, policy=policy)), Thresholds())
         assert card.overall.fitness is Fitness.DEMONSTRATION, card.overall
+
+
+def test_a_service_that_is_hardly_called_is_no_fault_of_the_policy() -> None:
+    run = made.made_run(minutes=5)
+    hardly = (run.requests["service"] != 4) | (np.arange(len(run.requests)) % 200 == 0)
+    log = made.evidence(replace(run, requests=run.requests[hardly]))
+    assert found(log, "action_share", Thresholds()).verdict is FAIL
+    assert judge(log, Thresholds()).overall.fitness is Fitness.DEMONSTRATION
 
 
 def test_little_data_of_a_bad_policy_still_looks_bad() -> None:
