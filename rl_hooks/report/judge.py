@@ -281,8 +281,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "recovery",
         "Services recover after faults",
-        "Time until p95 and error rate are back within what they were before the fault; late: not in the phase in which "
-        "it was lifted, with no more users. A fault that could not be applied counts too: look at the injector.",
+        "Time until p95 and error rate are back within what they were before the fault; late: not in the phase in "
+        "which it was lifted, with no more users. A fault that could not be applied counts too: look at the injector.",
         ("recovery_left",),
         fidelity.recovery,
     ),

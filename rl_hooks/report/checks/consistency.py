@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
 from rl_hooks.export import rewards, split
 from rl_hooks.report.evidence import Array, Evidence, Ints
@@ -112,9 +113,9 @@ def _shared_requests(evidence: Evidence, run_id: str) -> int:
     return int((seen[0] & seen[1]).sum())
 
 
-def _seen(steps: object, side: str, start_ns: Ints, gone_ns: Ints) -> Array:
+def _seen(steps: pd.DataFrame, side: str, start_ns: Ints, gone_ns: Ints) -> Array:
     """A step [t, t + dt) sees a request that was sent before its end and not gone from the windows at its start."""
-    mine = steps[steps["split"] == side]  # type: ignore[index]
+    mine = steps[steps["split"] == side]
     begins = np.sort(mine["t_unix_ns"].to_numpy(np.int64))
     ends = np.sort(mine["t_unix_ns"].to_numpy(np.int64) + np.round(mine["dt_s"].to_numpy() * 1e9).astype(np.int64))
     seen: Array = np.searchsorted(begins, gone_ns, side="right") > np.searchsorted(ends, start_ns, side="right")
@@ -126,21 +127,18 @@ def dead_features(case: Case) -> Finding:
     evidence = case.evidence
     if len(evidence.usable) == 0:
         return not_applicable("there is no usable step")
-    sources = {str(run.get("source")) for run in evidence.facts["runs"]}
-    found = dead_or_frozen(case)
-    shares: dict[str, float] = {}
-    for source in ("client", "balancer"):
-        of_source = [str(feature["name"]) for feature in evidence.features if _counted(feature, source)]
-        if of_source and not (source == "balancer" and sources == {"none"}):
-            shares[source] = sum(name in found for name in of_source) / len(of_source)
-        elif source == "balancer":
-            found = {name: why for name, why in found.items() if name not in of_source}
+    measured = {source: _measured(evidence, source) for source in ("client", "balancer")}
+    if all(run.get("source") == "none" for run in evidence.facts["runs"]):
+        del measured["balancer"]
+    counted = {name for names in measured.values() for name in names}
+    found = {name: why for name, why in dead_or_frozen(case).items() if name in counted}
+    shares = {source: sum(name in found for name in names) / len(names) for source, names in measured.items()}
     verdict = worst([case.limits.dead_features.judge(share) for share in shares.values()])
     listed = ", ".join(f"{name} ({why})" for name, why in found.items())
     return Finding(
         verdict,
         f"{len(found)} features say nothing: {listed}." if found else "Every measurement changes.",
-        {"features": dict(found), "share_by_source": shares},
+        {"features": found, "share_by_source": shares},
     )
 
 
@@ -165,8 +163,13 @@ def dead_or_frozen(case: Case) -> dict[str, str]:
     return found
 
 
-def _counted(feature: Mapping[str, object], source: str) -> bool:
-    return feature["source"] == source and feature["unit"] not in ("one-hot", "intervals")
+def _measured(evidence: Evidence, source: str) -> list[str]:
+    """The features that are measurements of a source, not classes and not counts of the policy's own actions."""
+    return [
+        str(feature["name"])
+        for feature in evidence.features
+        if feature["source"] == source and feature["unit"] not in ("one-hot", "intervals")
+    ]
 
 
 def _frozen_share(values: Array, service: Ints, feature: Mapping[str, object], least: int) -> float:
