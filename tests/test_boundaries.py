@@ -20,6 +20,7 @@ LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
+LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
@@ -42,7 +43,15 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "yaml", *LIGHT},
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
-    "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
+    "rl_hooks.live": FACTS | FEATURES | NUMERIC | {"rl_hooks.control", "rl_hooks.report_rows"},
+    "rl_hooks.report_rows": FACTS | FOLDER,
+    "rl_hooks.record": FACTS
+    | FOLDER
+    | LOOP
+    | LIVE
+    | HTTP
+    | LOCUST
+    | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
     "rl_hooks.export": FACTS
     | FOLDER
     | FEATURES
