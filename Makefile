@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := $(BIN)/.installed-run
 DEV := $(BIN)/.installed-dev
 
-.PHONY: help run test test-slow check sandbox ui validation bench plan verify-run lock clean
+.PHONY: help run test test-slow check sandbox ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ plan: $(INSTALLED) ## print the plan of the comprehensive scenario and run nothi
 verify-run: $(INSTALLED) ## compare a run with its plan: make verify-run RUN=runs/NAME
 	@test -n "$(RUN)" || { echo "Name the run: make verify-run RUN=runs/NAME" >&2; exit 2; }
 	@$(BIN)/python -m rl_hooks.export.verify "$(RUN)"
+
+report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
+	@test -n "$(RUN)" || { echo "Name the run: make report RUN=runs/NAME" >&2; exit 2; }
+	@$(BIN)/python -m rl_hooks.report "$(RUN)"
 
 test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -57,6 +57,7 @@ RULES: dict[str, set[str]] = {
     | FEATURES
     | TABLES
     | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"},
+    "rl_hooks.report": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
 }
 
@@ -108,7 +109,11 @@ def test_packages_say_nothing_in_their_init() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["scenario.plan", "profiles.session", "rl_hooks.control", "rl_hooks.run_reader", "rl_hooks.export.bundle"]
+    "module",
+    [
+        *("scenario.plan", "profiles.session", "rl_hooks.control", "rl_hooks.run_reader"),
+        *("rl_hooks.export.bundle", "rl_hooks.report.judge"),
+    ],
 )
 def test_pure_modules_load_neither_locust_nor_gevent(module: str) -> None:
     program = f"import sys, {module}; print(sorted({LOCUST!r} & sys.modules.keys()))"
