@@ -16,6 +16,7 @@ NUMERIC = {"numpy"}
 HTTP = {"requests"}
 TABLES = {"numpy", "pandas", "pyarrow"}
 LOCUST = {"locust", "gevent", "geventhttpclient"}
+LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"}  # of the scenario, without pydantic
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
@@ -26,6 +27,7 @@ LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.a
 RULES: dict[str, set[str]] = {
     "scenario": {"scenario", "yaml", "pydantic", "pydantic_core", "annotated_types"},
     "profiles": {"profiles", "scenario", "brotli"} | LOCUST,
+    "profiles.background": {"profiles", "scenario"} | HTTP,
     "profiles.choice": {"profiles.choice", "scenario"},
     "profiles.cart": {"profiles.cart", "profiles.choice", "scenario"},
     "profiles.session": {"profiles.choice", "profiles.cart", "profiles.session", "profiles.shop", "scenario"},
@@ -39,8 +41,13 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
-    "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "scenario"},
-    "rl_hooks.export": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.export", "scenario", "yaml"},
+    "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "yaml", *LIGHT},
+    "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
+    "rl_hooks.export": FACTS
+    | FOLDER
+    | FEATURES
+    | TABLES
+    | {"rl_hooks.export", "rl_hooks.faults.schedule", "scenario", "yaml"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
 }
 

@@ -147,14 +147,16 @@ def test_a_validation_needs_nothing_but_itself_and_ends_with_a_bundle(whole: Exe
     assert read_manifest(whole.run)["state"] == "complete"
     assert read_run(whole.run).requests["ok"].all()
     assert (whole.run / "bundle" / "dataset.json").is_file()
-    assert whole.out.startswith(f"scenario quick_validation of {ROOT / 'configs' / 'quick_validation_config.yaml'}, ")
-    assert "\nsandbox ready: http://127.0.0.1:" in whole.out
+    assert whole.out.startswith("sandbox ready: http://127.0.0.1:")
+    assert f"\nscenario quick_validation of {ROOT / 'configs' / 'quick_validation_config.yaml'}, time " in whole.out
 
 
 def test_progress_is_shown_while_it_runs(whole: Execution) -> None:
     for phase in ("quick_browsing", "quick_purchases", "quick_wind_down"):
         assert re.search(
-            rf"^0:\d\d of 0:06 +{phase} .* users .* requests/s .* decisions +0 rows lost$", whole.out, re.M
+            rf"^0:\d\d of 0:06, 0:\d\d left +{phase} .* users .* requests/s .* \d+ rows, 0 lost +\d+ decisions$",
+            whole.out,
+            re.M,
         )
 
 
@@ -376,7 +378,7 @@ def test_a_locust_that_is_killed_leaves_a_bundle_and_a_summary_that_cannot_be_wr
     with validation(tmp_path, "--time-scale", "18", "--processes", "2") as execution:
         execution.wait_until(lambda: execution.rows() > 100, "100 rows are written")
         stamp = execution.run.name.removeprefix("quick_validation_")
-        (tmp_path / "logs" / f"rl_training_execution_results_{stamp}.json").mkdir()  # in the way
+        (tmp_path / "logs" / f"rl_training_summary_report_{stamp}.md").mkdir()  # in the way
         subprocess.run(["kill", "-9", str(execution.pid_of("-m locust"))], check=True)
         assert execution.ended() == 1
     assert "Locust was ended by signal 9; what it recorded is kept, and its log may say more: " in execution.err
@@ -491,8 +493,8 @@ def test_the_help_says_what_each_mode_runs(tmp_path: Path) -> None:
     assert done.returncode == 0
     for line in (
         "two minutes at time scale 15, which is its default",
-        "this one scenario, no stress scenarios yet",
-        "any scenario of any file: --config FILE --scenario NAME",
+        "with a pause after each: 335 minutes at time scale 1",
+        "any scenarios of any file: --config FILE --scenario NAME",
     ):
         assert line in done.stdout
 
@@ -518,7 +520,7 @@ def test_a_report_names_gaps_and_what_is_not_known(whole: Execution) -> None:
         "conversion": {"window_shopper": {**result.run["conversion"]["bulk_buyer"], "planned": 0.02, "actual": None}},
     }
     changed = ScenarioResult(**{**result.__dict__, "run": run})
-    report = summary_report("custom", "20260101T000000Z", [changed], [Path("logs/x.log")])
+    report = summary_report("custom", "20260101T000000Z", [changed], [], [Path("logs/x.log")])
     assert report.startswith("# Summary of custom, started 20260101T000000Z\n\n## quick|validation: interrupted\n")
     assert "| requests | 7, none ended, 7 with unknown end, 0 retries |\n" in report
     assert "| rows lost | at least 12 |\n" in report

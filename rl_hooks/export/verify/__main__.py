@@ -48,7 +48,7 @@ def verify(run: Run) -> list[Line]:
         *session_lines(run, plan),
         *coverage_lines(run, plan),
         *load_lines(run, plan),
-        *fault_lines(run),
+        *fault_lines(run, plan),
     ]
 
 

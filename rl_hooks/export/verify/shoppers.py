@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rl_hooks.export.align import plan_start_ns
 from rl_hooks.export.verify import binomial
 from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
 from rl_hooks.row import Outcome
@@ -54,18 +55,10 @@ def session_lines(run: Run, plan: Plan) -> list[Line]:
     ]
 
 
-def origin_ns(run: Run) -> int:
-    """Wall-clock nanoseconds of the plan's second 0."""
-    ticks = [event for event in run.events if event["kind"] == "users" and "run_time_s" in event]
-    if not ticks:
-        return int(run.manifest["started_unix_ns"])
-    return round(float(np.median([event["t_ns"] - event["run_time_s"] * 1e9 for event in ticks])))
-
-
 def _group(run: Run, plan: Plan, name: str) -> _Group:
     names = np.array(run.names["profile"], object)
     rows = run.sessions[names[run.sessions["profile_ref"]] == name]
-    start_s = (rows["start_ns"] - origin_ns(run)) / 1e9
+    start_s = (rows["start_ns"] - plan_start_ns(run)) / 1e9
     return _Group(plan.scenario.profiles[name], rows, start_s, rows["outcome"] != Outcome.TRUNCATED)
 
 
@@ -140,7 +133,7 @@ def _pages(group: _Group, plan: Plan) -> Line:
     """Page visits of sessions that ended by themselves within one phase: as drawn, at the phase's pace."""
     name, planned, made, counted = group.profile.name, 0, 0, 0
     for phase, nominal in zip(plan.phases, plan.scenario.phases, strict=True):
-        if getattr(nominal, "chaos", None) is not None:
+        if nominal.chaos is not None:
             continue  # the pace wanders within the phase
         end_s = group.start_s + group.rows["duration_us"] / 1e6
         whole = group.rows[group.by_itself & (group.start_s >= phase.start_s) & (end_s < phase.end_s)]

@@ -17,6 +17,8 @@ from rl_hooks.export.verify.load import stress_level
 from rl_hooks.row import Outcome
 from rl_hooks.run_folder import Incarnation
 from rl_hooks.run_reader import Loss, Run
+from scenario.model import Fault
+from scenario.plan import Plan
 from tests import builders
 from tests.rl_hooks.export.verify import as_planned
 
@@ -265,20 +267,20 @@ def test_requests_are_compared_with_the_expected_rate_without_ramp_and_retries(w
 
 def test_the_stress_that_is_expected_is_told_with_what_was_measured(whole: Run) -> None:
     planned = as_planned.plan()
-    stress = {"inventory_service": "very_high", "cart": "very_low", "shipping": "low", "order-service": "quite some"}
+    stress = {"inventory-service": "very_high", "cart-service": "very_low", "payment-service": "low"}
     first, second = planned.scenario.phases
     scenario = replace(planned.scenario, phases=(replace(first, expected_service_stress=stress), second))
     requests = whole.requests.copy()
     requests["duration_us"][requests["service"] == 1] = 60_000  # the SLO is 25 ms
+    requests = requests[requests["service"] != 4]
     run = as_planned.run(builders.make_plan(scenario, seed=1, time_scale=10), requests=requests)
     lines = [line_of(run, "service stress", f"morning, {name}") for name in stress]
     assert {line.verdict for line in lines} == {Verdict.TOLD}
-    assert [(line.planned, line.actual, line.allowed) for line in lines[:3]] == [
+    assert [(line.planned, line.actual, line.allowed) for line in lines] == [
         ("very_high", "very_high: p95 60 ms of 25 ms, 0.0 % failed", "as expected"),
         ("very_low", "medium: p95 20 ms of 30 ms, 0.0 % failed", "2 above"),
         ("low", "no request", ""),
     ]
-    assert lines[3].allowed == "not a level (very_low, low, medium, high, very_high, extreme)"
 
 
 def test_a_level_of_stress_is_the_worse_of_time_and_failures() -> None:
@@ -291,26 +293,25 @@ def test_a_level_of_stress_is_the_worse_of_time_and_failures() -> None:
     ]
 
 
-FAULT = {"index": 0, "phase": "morning", "service": "cart-service", "kind": "latency", "value": 5.0, "instances": []}
-FAULT |= {"start_s": 60.0, "end_s": 90.0}
-
-
-def with_faults(whole: Run, *events: tuple[float, dict[str, Any]], **plan: Any) -> Run:
-    """A run whose plan has one fault; events as (second, facts)."""
-    manifest = {**whole.manifest, "plan": {**whole.manifest["plan"], "faults": [FAULT], **plan}}
-    manifest["faults"] = {"injector": "sandbox", "planned": 1, "without_faults": False}
+def with_faults(*events: tuple[float, dict[str, Any]], faults: bool = True) -> Run:
+    """A run whose plan has one fault, from 60 s to 90 s; events as (second, facts)."""
+    first, second = as_planned.plan().scenario.phases
+    fault = Fault("cart-service", "latency", 5.0, (), 10.0, 5.0)
+    scenario = replace(as_planned.plan().scenario, phases=(replace(first, faults=(fault,)), second))
+    planned = builders.make_plan(scenario, seed=1, time_scale=10, faults=faults)
     made = [{"t_ns": builders.at(t_s), "kind": "fault", "fault": 0, **facts} for t_s, facts in events]
-    return replace(whole, manifest=manifest, events=(*whole.events, *made))
+    told = {"faults": {"injector": "sandbox", "planned": 1, "without_faults": not faults}}
+    return as_planned.run(planned, events=[*as_planned.users(planned), *made], manifest=told)
 
 
 def fault_line(run: Run) -> Line:
-    (line,) = fault_lines(run)
+    (line,) = fault_lines(run, Plan.from_json(run.manifest["plan"]))
     return line
 
 
-def test_a_fault_that_came_and_went_as_planned_is_met(whole: Run) -> None:
-    line = fault_line(with_faults(whole, (60.4, {"what": "applied"}), (90.1, {"what": "lifted"})))
-    assert (line.verdict, line.where) == (Verdict.MET, "morning, cart-service: latency 5")
+def test_a_fault_that_came_and_went_as_planned_is_met() -> None:
+    line = fault_line(with_faults((60.4, {"what": "applied"}), (90.1, {"what": "lifted"})))
+    assert (line.verdict, line.where) == (Verdict.MET, "morning, cart-service latency 5")
     assert line.planned == "applied at 60 s, lifted at 90 s"
     assert line.actual == "applied +0.4 s, lifted +0.1 s (injector sandbox)"
 
@@ -325,14 +326,21 @@ def test_a_fault_that_came_and_went_as_planned_is_met(whole: Run) -> None:
         ([(60.0, {"what": "applied", "fault": 1}), (90.0, {"what": "lifted"})], "not applied, lifted +0.0 s"),
     ],
 )
-def test_a_fault_that_did_not_is_a_miss(whole: Run, events: list[tuple[float, dict[str, Any]]], told: str) -> None:
-    line = fault_line(with_faults(whole, *events))
+def test_a_fault_that_did_not_is_a_miss(events: list[tuple[float, dict[str, Any]]], told: str) -> None:
+    line = fault_line(with_faults(*events))
     assert line.verdict is Verdict.MISSED
     assert line.actual == f"{told} (injector sandbox)"
 
 
-def test_a_run_without_faults_says_so(whole: Run) -> None:
-    line = fault_line(with_faults(whole, without_faults=True))
+def test_failures_are_no_miss_where_faults_are_planned() -> None:
+    run = with_faults((60.0, {"what": "applied"}), (90.0, {"what": "lifted"}))
+    run.requests["ok"][::10] = 0
+    assert missed(run) == {}
+    assert line_of(run, "success rate").allowed == "the scenario has faults"
+
+
+def test_a_run_without_faults_says_so() -> None:
+    line = fault_line(with_faults(faults=False))
     assert (line.verdict, line.allowed) == (Verdict.TOLD, "--no-faults")
 
 
