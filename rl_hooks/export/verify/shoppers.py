@@ -66,9 +66,8 @@ def _accounts(run: Run, plan: Plan) -> Line:
     """Accounts are leased in turn, so all of them come up as soon as there are as many sessions."""
     used = len(np.unique(run.sessions["account"]))
     profiles = plan.scenario.profiles
-    minutes = plan.time_scale / 60  # nominal, of a real second
     expected = sum(
-        users * sessions_per_user_s(profiles[name]) * 60 * phase.duration_s * minutes
+        users * sessions_per_user_s(profiles[name]) * phase.duration_s * plan.time_scale
         for phase in plan.phases
         for name, users in phase.mix.items()
     )
