@@ -129,7 +129,11 @@ def _length(group: _Group, plan: Plan) -> Line:
 
 
 def _pages(group: _Group, plan: Plan) -> Line:
-    """Page visits of sessions that ended by themselves within one phase: as drawn, at the phase's pace."""
+    """Page visits of sessions that ended by themselves within one phase: as drawn, at the phase's pace.
+
+    A session ends on time whether or not its visits are made, so slow answers cost visits. That is a miss where answers
+    take their planned part of it: not in a compressed run, in which they take more, and not beside faults.
+    """
     name, planned, made, counted = group.profile.name, 0, 0, 0
     for phase, nominal in zip(plan.phases, plan.scenario.phases, strict=True):
         if nominal.chaos is not None:
@@ -142,5 +146,8 @@ def _pages(group: _Group, plan: Plan) -> Line:
     if not planned:
         return Line("page visits", name, "as drawn", "no session lies within one phase", "not compared", Verdict.TOLD)
     actual = f"{made} ({made / planned - 1:+.1%}) in {counted} sessions within one phase"
-    allowed = f"within {percent(PAGES_OFF)}"
-    return Line("page visits", name, str(planned), actual, allowed, met_if(abs(made / planned - 1) <= PAGES_OFF))
+    allowed, fits = f"within {percent(PAGES_OFF)}", abs(made / planned - 1) <= PAGES_OFF
+    excuse = "compressed" if plan.compressed else "the scenario has faults" if plan.faults else None
+    if excuse is not None and not fits:
+        return Line("page visits", name, str(planned), actual, f"{allowed}, but {excuse}", Verdict.TOLD)
+    return Line("page visits", name, str(planned), actual, allowed, met_if(fits))

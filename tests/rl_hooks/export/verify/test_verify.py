@@ -185,6 +185,16 @@ def test_page_visits_that_are_not_made_are_a_miss(whole: Run) -> None:
     assert broken["page visits", "quick_browser"].actual == "16800 (-6.7%) in 600 sessions within one phase"
 
 
+def test_page_visits_that_slow_answers_cost_are_told_in_a_compressed_run() -> None:
+    planned = builders.make_plan(as_planned.plan().scenario, seed=1, time_scale=20)
+    run = as_planned.run(planned)
+    run.sessions["pages"] = 27
+    line = line_of(run, "page visits", "careful_shopper")
+    assert (line.verdict, line.allowed) == (Verdict.TOLD, "within 5.0 %, but compressed")
+    run.sessions["pages"] = 30
+    assert line_of(run, "page visits", "careful_shopper").verdict is Verdict.MET
+
+
 def test_an_account_that_was_never_used_is_a_miss(whole: Run) -> None:
     def accounts(sessions: Any) -> None:
         sessions["account"] %= 99
