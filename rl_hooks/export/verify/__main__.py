@@ -58,7 +58,7 @@ def _head(run: Run) -> list[str]:
     return [
         f"run        {run.manifest['run_id']}",
         f"scenario   {run.manifest['scenario']}, {scales}",
-        f"intervals  of conversion and abandonment: exact, Holm-corrected, {CONFIDENCE:.0%} confidence together",
+        f"intervals  of intent, conversion, abandonment: exact, Holm-corrected, {CONFIDENCE:.0%} confidence together",
     ]
 
 

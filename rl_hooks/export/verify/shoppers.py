@@ -1,8 +1,9 @@
-"""Sessions against their profiles: conversion, abandonment, length, page visits, and how many accounts were used.
+"""Sessions against their profiles: intents, conversion, abandonment, length, page visits; how many accounts were used.
 
 Conversion and abandonment are judged over the sessions that ended by themselves. One whose shopper was kept from what
 it came for by the system's failures (FAILED) is one of them and counts as it ended; how many there are is said beside
-it, because they push conversion down. Sessions cut short by a phase change or the end of the run are counted apart.
+it, because they push conversion down: purchase intents as planned beside a conversion that is missed mean that the
+system kept shoppers from buying. Sessions cut short by a phase change or the end of the run are counted apart.
 
 Shares of user actions are not compared: what an intent forces depends on the session, so the plan states no shares.
 """
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from rl_hooks.export.align import plan_start_ns
 from rl_hooks.export.verify import binomial
 from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
-from rl_hooks.row import Outcome
+from rl_hooks.row import Intent, Outcome
 from rl_hooks.run_reader import Run
 from scenario.model import Profile
 from scenario.plan import Plan
@@ -25,7 +26,7 @@ from scenario.visits import sessions_per_user_s
 Array = npt.NDArray[Any]
 
 CONFIDENCE = 0.99
-"""With this probability no conversion or abandonment that is as planned is called missed."""
+"""With this probability no share of the table that is as planned is called missed."""
 LONGER = 0.05  # a session ends with the request or the order that is under way: so much longer on average
 SHORTER = 0.001  # clocks are read twice
 PAGES_OFF = 0.05
@@ -79,13 +80,18 @@ def _accounts(run: Run, plan: Plan) -> Line:
 
 
 def _share_lines(groups: list[_Group]) -> list[Line]:
-    """Conversion and abandonment of every profile, judged as one table."""
-    counted = [("conversion", group, group.profile.conversion_rate, _conversion(group.ended)) for group in groups]
+    """Purchase intents, conversion and abandonment of every profile, judged as one table."""
+    counted = [("purchase intent", group, group.profile.conversion_rate, _intent(group.ended)) for group in groups]
+    counted += [("conversion", group, group.profile.conversion_rate, _conversion(group.ended)) for group in groups]
     counted += [
         ("abandonment", group, group.profile.cart_abandonment_rate, _abandonment(group.ended)) for group in groups
     ]
     shares = binomial.judged([(planned, *found) for _, _, planned, found in counted], CONFIDENCE)
     return [_share_line(what, group, share) for (what, group, _, _), share in zip(counted, shares, strict=True)]
+
+
+def _intent(ended: Array) -> tuple[int, int]:
+    return int((ended["intent"] == Intent.PURCHASE).sum()), len(ended)
 
 
 def _conversion(ended: Array) -> tuple[int, int]:
@@ -101,7 +107,7 @@ def _abandonment(ended: Array) -> tuple[int, int]:
 def _share_line(what: str, group: _Group, share: binomial.Share) -> Line:
     failed = int((group.ended["outcome"] == Outcome.FAILED).sum())
     cut = len(group.rows) - len(group.ended)
-    of = "sessions" if what == "conversion" else "carts"
+    of = "carts" if what == "abandonment" else "sessions"
     beside = f", {failed} failed, {cut} more cut short" if what == "conversion" else ""
     found = percent(share.hits / share.count) if share.count else "none"
     low, high = share.interval

@@ -14,7 +14,7 @@ from rl_hooks.export.verify.__main__ import main, verify
 from rl_hooks.export.verify.faults import fault_lines
 from rl_hooks.export.verify.line import Line, Verdict
 from rl_hooks.export.verify.load import stress_level
-from rl_hooks.row import Outcome
+from rl_hooks.row import Intent, Outcome
 from rl_hooks.run_folder import Incarnation
 from rl_hooks.run_reader import Loss, Run
 from scenario.model import Fault
@@ -41,7 +41,16 @@ def test_a_run_as_planned_meets_every_line(whole: Run) -> None:
     assert missed(whole) == {}
     kinds = {line.what for line in verify(whole) if line.verdict is Verdict.MET}
     expected = {"users", "profile mix", "distinct users", "conversion", "abandonment", "session length", "page visits"}
-    expected |= {"state", "rows lost", "services", "profiles", "phases", "actions", "service x action"}
+    expected |= {
+        "purchase intent",
+        "state",
+        "rows lost",
+        "services",
+        "profiles",
+        "phases",
+        "actions",
+        "service x action",
+    }
     assert kinds == expected | {"phase x action", "decision intervals", "success rate"}
 
 
@@ -124,8 +133,18 @@ def test_a_conversion_outside_its_interval_is_a_miss(whole: Run) -> None:
     line = broken["conversion", "careful_shopper"]
     assert line.planned == "35.0 %"
     assert line.actual == "26.7 % (160 of 600 sessions, 0 failed, 0 more cut short)"
-    low, high = stats.binomtest(160, 600).proportion_ci(1 - 0.01 / 4, method="exact")  # the most refuted of four
+    low, high = stats.binomtest(160, 600).proportion_ci(1 - 0.01 / 6, method="exact")  # the most refuted of six
     assert line.allowed == f"interval {100 * low:.1f} to {100 * high:.1f} %"
+
+
+def test_intents_that_were_drawn_otherwise_are_a_miss(whole: Run) -> None:
+    def intents(sessions: Any) -> None:
+        browsing = (sessions["intent"] == Intent.BROWSE_ONLY) & of(sessions, 1)
+        sessions["intent"][browsing.nonzero()[0][:40]] = Intent.PURCHASE
+
+    broken = missed(with_sessions(whole, intents))
+    assert list(broken) == [("purchase intent", "quick_browser")]
+    assert broken["purchase intent", "quick_browser"].actual == "11.7 % (70 of 600 sessions)"
 
 
 def test_an_abandonment_outside_its_interval_is_a_miss(whole: Run) -> None:
@@ -154,7 +173,7 @@ def test_a_profile_without_an_ended_session_is_a_miss(whole: Run) -> None:
         sessions["outcome"][of(sessions, 1)] = Outcome.TRUNCATED
 
     names = {what for what, where in missed(with_sessions(whole, cut)) if where == "quick_browser"}
-    assert names == {"conversion", "abandonment", "session length"}
+    assert names == {"purchase intent", "conversion", "abandonment", "session length"}
 
 
 @pytest.mark.parametrize(
