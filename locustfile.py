@@ -116,7 +116,8 @@ class Run:
     reached_end: bool = False
     fault: str | None = None  # why rows could not be kept
     trouble: str | None = None  # why the scenario's faults were not what they should be
-    ending: gevent.Greenlet | None = None
+    over: bool = False  # its end has begun
+    ending: gevent.Greenlet | None = None  # writes the end down, once the recording is closed
 
     @property
     def state(self) -> str:
@@ -223,7 +224,7 @@ class Lead(Part):
 
     def _watch_faults(self, run: Run, run_time_s: float) -> None:
         """Without its agent the run is not what the scenario says: end it."""
-        if run.agent is None or run.ending is not None or run.trouble is not None:
+        if run.agent is None or run.over or run.trouble is not None:
             return
         run.agent.begin(run_time_s)
         if run.agent.died():
@@ -251,7 +252,8 @@ class Lead(Part):
     def stop(self) -> None:
         """Locust's test_stop: all users have left, or the workers have been told to end theirs."""
         run = self.run
-        if run is not None and run.ending is None:
+        if run is not None and not run.over:
+            run.over = True  # closing gives way to other greenlets, which may come here too
             self.close(run.recording)
             run.ending = gevent.spawn(self._end, run)
 
@@ -269,6 +271,8 @@ class Lead(Part):
         if run is not None:
             self.runner.quit()
             self.stop()
+            while run.ending is None:
+                gevent.sleep(0.01)
             run.ending.join()
 
     def _end(self, run: Run) -> None:
@@ -292,7 +296,7 @@ class Lead(Part):
     def _wait_for_workers(self, folder: Path) -> None:
         wait_s = self.environment.stop_timeout + WORKERS_CLOSE_S
         deadline = time.monotonic() + wait_s
-        while open_ := [who.name for who in read_incarnations(folder) if not who.closed]:
+        while open_ := [who.name for who in read_incarnations(folder) if who.role == "worker" and not who.closed]:
             if time.monotonic() > deadline:
                 print(f"not closed in order within {wait_s:g} s: {', '.join(open_)}", file=sys.stderr, flush=True)
                 return

@@ -30,6 +30,7 @@ from rl_hooks.export.executions import FINISHED, INTERRUPTED, NAME, Execution, R
 from rl_hooks.export.summary import ScenarioResult, read_result, write_report
 
 if TYPE_CHECKING:
+    from rl_hooks.prerequisites import Check
     from scenario.plan import Plan
 
 PROJECT = Path(__file__).resolve().parent
@@ -101,11 +102,13 @@ def main() -> int:
     options = _parser().parse_args()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     try:
-        jobs = _checked_jobs(options, stamp)
+        jobs, checks = _checked_jobs(options, stamp)
         execution = _execution(options, jobs, stamp)
         _make_folder(Path(options.runs), "--runs")
         _make_folder(Path(options.logs), "--logs")
         _open_logs(Path(options.logs))
+        for check in checks:
+            logger.info("%s", check)
         if options.mode == "validation":
             _write_as_json(jobs[0].config, Path(options.logs) / VALIDATION_JSON)
         with target_for(options.host, PROJECT, ["--healthy"] if options.healthy else []) as (host, is_gone):
@@ -150,11 +153,14 @@ def _parser() -> argparse.ArgumentParser:
 # -- before anything is started ---------------------------------------------------------------------------------------
 
 
-def _checked_jobs(options: argparse.Namespace, stamp: str) -> list[Job]:
-    """The scenarios to run. Raises ExecutorError with all that is wrong, before anything is made or started."""
+def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], list[Check]]":
+    """The scenarios to run, and what was checked for them.
+
+    Raises ExecutorError with all that is wrong, before anything is made or started.
+    """
     from rl_hooks.policies.builtin import PolicyError
+    from rl_hooks.prerequisites import State, check_all
     from rl_hooks.record.options import SetupError, make_policy
-    from rl_hooks.target import TargetError, check_target
     from scenario.errors import ScenarioError
     from scenario.load import find_file, load_file
     from scenario.plan import make_plan
@@ -177,17 +183,18 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> list[Job]:
     sys.path.append(str(Path.cwd()))  # where Locust finds a logging policy of the user's, too
     jobs: list[Job] = []
     problems = _misplaced(options)
-    checks: list[Callable[[], object]] = [] if problems else [find_jobs]
-    checks.append(lambda: make_policy(options.logging_policy))
-    checks += [lambda: check_target(options.host)] if options.host is not None else []
-    for check in checks:
+    for check in [*([] if problems else [find_jobs]), lambda: make_policy(options.logging_policy)]:
         try:
             check()
-        except (ScenarioError, SetupError, PolicyError, TargetError) as error:
+        except (ScenarioError, SetupError, PolicyError) as error:
             problems.append(str(error))
+    # Without a plan only the target can be looked at.
+    plans = [job.plan for job in jobs]
+    checked = check_all(plans, options.host, Path(options.runs), options.namespace)
+    problems += [one.problem for one in checked if one.state is State.FAILED]
     if problems:
         raise ExecutorError("\n".join(problems))
-    return jobs
+    return jobs, checked
 
 
 def _misplaced(options: argparse.Namespace) -> list[str]:

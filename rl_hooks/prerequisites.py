@@ -54,6 +54,11 @@ class Check:
     text: str
     way_out: str | None = None
 
+    @property
+    def problem(self) -> str:
+        """What is wrong and what to do, for a message by itself."""
+        return f"{self.text}\n  {self.way_out}" if self.way_out is not None else self.text
+
     def __str__(self) -> str:
         way_out = f"\n{'':26}{self.way_out}" if self.way_out is not None else ""
         text = self.text.replace("\n", f"\n{'':26}")

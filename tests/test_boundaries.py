@@ -40,8 +40,8 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.target": FACTS | HTTP,
-    "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "yaml", *LIGHT},
+    "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
     "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
     "rl_hooks.export": FACTS
     | FOLDER

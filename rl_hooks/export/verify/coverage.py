@@ -10,6 +10,7 @@ from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
+NAMED = 3  # of what is missing; the rest is counted, so that the table stays readable
 LEAST_INTERVALS = 0.99  # a busy machine skips an interval now and then, and the row says so
 
 
@@ -38,7 +39,7 @@ def _named(run: Run, kind: str, rows: Any) -> Any:
 
 def _rows_lost(run: Run) -> Line:
     lost = sum(loss.missing_rows for loss in run.losses)
-    actual = f"at least {lost}: {'; '.join(loss.text for loss in run.losses)}" if run.losses else "0"
+    actual = f"at least {lost}: {_listed([loss.text for loss in run.losses])}" if run.losses else "0"
     return Line("rows lost", "", "0", actual, "0", met_if(not run.losses))
 
 
@@ -60,8 +61,13 @@ def _pairs(what: str, firsts: Iterable[str], seconds: Iterable[str], one: Any, o
 def _counted(what: str, counts: dict[str, int], rows: str) -> Line:
     absent = [name for name, count in counts.items() if not count]
     actual = f"{len(counts) - len(absent)}"
-    actual += f", missing {', '.join(absent)}" if absent else f", the rarest with {min(counts.values())} {rows}"
+    actual += f", missing {_listed(absent)}" if absent else f", the rarest with {min(counts.values())} {rows}"
     return Line(what, "", str(len(counts)), actual, "all", met_if(not absent))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _intervals(run: Run, plan: Plan) -> list[Line]:
