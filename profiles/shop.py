@@ -133,7 +133,7 @@ def register(account: Credentials) -> Step:
     return Step(REGISTER, _path(REGISTER), body)
 
 
-def login(account: Credentials, known: bool = False) -> Step:
+def login(account: Credentials, known: bool) -> Step:
     """Logs in. `known`: the shop said just now that it has the account."""
     return Step(LOGIN, _path(LOGIN), {"email": account.email, "password": account.password}, account_known=known)
 
