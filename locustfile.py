@@ -332,7 +332,11 @@ class Lead(Part):
         command = [sys.executable, *command, "--logs", self.environment.parsed_options.logs]
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the run without its bundle
         path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return abs(subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode)
+        env = {**os.environ, "PYTHONPATH": path}
+        code = abs(subprocess.run(command, env=env, check=False).returncode)
+        if code in (0, EXIT_ROWS_LOST):  # its verdict is about the data, not about the run
+            subprocess.run([sys.executable, "-m", "rl_hooks.report", str(run.setup.folder)], env=env, check=False)
+        return code
 
 
 class Worker(Part):
