@@ -44,13 +44,13 @@ class DecisionLoop:
 
     def run(self, run_time_s: Callable[[], float], on_fault: Callable[[str], None]) -> None:
         """Step until the plan ends or the greenlet is killed. A fault that costs rows ends with `on_fault(message)`."""
-        tick = 0
+        before, tick = -1, 0
         try:
             while self._phase_at(run_time_s()) is not None:
+                self.skipped_ticks += tick - before - 1
                 self._record(self._controller.step(tick, self._take_effect), run_time_s())
-                due = max(tick, int(run_time_s() / self._interval_s)) + 1  # a timer may fire a little early
-                self.skipped_ticks += due - tick - 1
-                tick = due
+                # A timer may fire a little early.
+                before, tick = tick, max(tick, int(run_time_s() / self._interval_s)) + 1
                 gevent.sleep(max(0.0, tick * self._interval_s - run_time_s()))
         except Exception as error:  # noqa: BLE001  (a loop that ends unheard would leave hours of data without decisions)
             on_fault(f"the decision loop stopped: {type(error).__name__}: {error}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from rl_hooks.control import Controller
-from rl_hooks.record import upkeep
+from rl_hooks.record import generator, upkeep
 from rl_hooks.record.controller import DecisionLoop
 from rl_hooks.record.options import Setup
 from rl_hooks.record.recorder import InForce, Recorder
@@ -73,6 +73,7 @@ class Recording:
             raise RunFolderError(f"{folder}: no room for names ({error.strerror}); free some space") from error
         environment.events.request.add_listener(self.recorder.on_request)
         self._greenlets.append(gevent.spawn(upkeep.keep, self.writer, self._fail))
+        self._greenlets.append(gevent.spawn(generator.watch, self.writer, self._fail))
 
     def decide(self, setup: Setup, announce: Callable[[int, list[tuple[int, int, float]]], None]) -> None:
         """Start the decision loop in this process. With workers their reports have to be given to `fold`."""
