@@ -20,6 +20,7 @@ FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
+EXPORT = FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.export", "scenario", "yaml"}
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
@@ -39,7 +40,10 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "scenario"},
-    "rl_hooks.export": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.export", "scenario", "yaml"},
+    "rl_hooks.export": EXPORT,
+    "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
+    "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
+    "rl_hooks.export.formats.minari_dataset": EXPORT | {"minari", "gymnasium"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
 }
 

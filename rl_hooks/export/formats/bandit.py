@@ -17,19 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rl_hooks.export.formats.d4rl import arrays
+from rl_hooks.export.formats.flat import arrays
 from rl_hooks.export.formats.source import Bundle, Part
-
-Array = npt.NDArray[Any]
 
 NO_FINISHED_REQUEST = "no_finished_request"
 
 
 def write(bundle: Bundle, folder: Path) -> dict[str, Any]:
     """<part>.npz"""
-    parts = {}
+    parts: dict[str, dict[str, Any]] = {}
     for name, part in bundle.parts.items():
         rounds = feedback(part, len(bundle.actions))
         np.savez(folder / f"{name}.npz", **rounds)
@@ -45,7 +42,7 @@ def write(bundle: Bundle, folder: Path) -> dict[str, Any]:
     }
 
 
-def feedback(part: Part, n_actions: int) -> dict[str, Array]:
+def feedback(part: Part, n_actions: int) -> dict[str, Any]:
     """The arrays of one part."""
     kept = ~part.column("reward_filled", np.bool_)
     flat = {name: values[kept] for name, values in arrays(part).items()}

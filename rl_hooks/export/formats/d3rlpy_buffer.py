@@ -17,7 +17,7 @@ from d3rlpy.dataset import Episode, InfiniteBuffer, ReplayBuffer
 from d3rlpy.dataset.io import load as load_episodes
 
 from rl_hooks.decision import ACTIONS
-from rl_hooks.export.formats.d4rl import flat_facts
+from rl_hooks.export.formats.flat import flat_facts
 from rl_hooks.export.formats.source import Bundle
 
 Array = npt.NDArray[Any]

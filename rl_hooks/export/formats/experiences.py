@@ -67,7 +67,7 @@ def request_rewards(requests: pd.DataFrame, bundle: Bundle) -> Floats:
     weights, slo_ms = bundle.facts["reward_weights"], requests["service"].astype(str).map(bundle.facts["slo_ms"])
     ok = requests["ok"].fillna(False).to_numpy(bool)
     took_ms = requests["duration_us"].to_numpy(np.float64, na_value=np.nan) / 1000
-    known = ~np.isnan(took_ms)
+    known = np.isfinite(took_ms)
     slo = slo_ms.to_numpy(np.float64)
     nothing = np.zeros((len(requests), 0))
     each = rewards.Cohorts(
@@ -113,7 +113,7 @@ def _lines(rest: pd.DataFrame, pods: Pods) -> tuple[Array, Array]:
     state, after = pods.state(start_ns, first), pods.state(next_ns, second)
     names = np.array(pods.names, object)
     served = rest["instance"].astype(str).to_numpy()[:, np.newaxis] == names
-    up = ((served & state.listed).any(axis=1)) & ((served & after.listed).any(axis=1))
+    up = np.any(served & state.listed, axis=1) & np.any(served & after.listed, axis=1)
     reason = np.full(len(rest), "", object)
     reason[_holes(state) | _holes(after)] = "metric_missing"
     reason[~up] = "instance_down"
@@ -130,8 +130,8 @@ def _lines(rest: pd.DataFrame, pods: Pods) -> tuple[Array, Array]:
 
 
 def _holes(state: PodState) -> npt.NDArray[np.bool_]:
-    holes: npt.NDArray[np.bool_] = (np.isnan(state.values).any(axis=2) & state.listed).any(axis=1)
-    return holes
+    unknown = np.isnan(state.values).any(axis=2)
+    return np.array((unknown & state.listed).any(axis=1), bool)
 
 
 def _states(names: tuple[str, ...], t_ns: Array, state: PodState, chosen: Array) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from minari.data_collector import EpisodeBuffer
 
-from rl_hooks.export.formats.d4rl import flat_facts
+from rl_hooks.export.formats.flat import flat_facts
 from rl_hooks.export.formats.source import Bundle, Part, transitions_path
 
 Array = npt.NDArray[Any]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_hooks.export.formats.d4rl import flat_facts
+from rl_hooks.export.formats.flat import flat_facts
 from rl_hooks.export.formats.source import Bundle, Part
 
 Array = npt.NDArray[Any]

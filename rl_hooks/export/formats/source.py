@@ -79,7 +79,8 @@ class Part:
         return np.concatenate((self.observations[episode], self.next_observations[episode][-1:]))
 
     def column(self, name: str, dtype: Any) -> npt.NDArray[Any]:
-        return self.frame[name].to_numpy(dtype)
+        values: npt.NDArray[Any] = self.frame[name].to_numpy(dtype)
+        return values
 
     def _encoded(self, prefix: str) -> Floats:
         columns = [f"{prefix}.{name}" for name in self.encoding.features]

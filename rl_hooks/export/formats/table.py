@@ -29,8 +29,8 @@ PARQUET = "parquet"
 _HERE = "rl_hooks.export.formats"
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
-        "npz": f"{_HERE}.d4rl:write_npz",
-        "d4rl": f"{_HERE}.d4rl:write_hdf5",
+        "npz": f"{_HERE}.flat:write_npz",
+        "d4rl": f"{_HERE}.d4rl:write",
         "bandit": f"{_HERE}.bandit:write",
         "jsonl": f"{_HERE}.experiences:write",
         "rllib": f"{_HERE}.rllib:write",
@@ -92,9 +92,7 @@ def _find(name: str) -> Writer:
     try:
         return cast(Writer, resolve(name, FORMATS))
     except ModuleNotFoundError as error:
-        way_out = (
-            "pip install '.[formats]' in a clone of the project, or `make formats`, brings what the formats here need"
-        )
+        way_out = "`make formats` or pip install '.[formats]' in a clone of the project brings it"
         raise ExportError(f"format {name}: {error.name} is not installed; {way_out}") from error
 
 

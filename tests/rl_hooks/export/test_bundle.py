@@ -70,6 +70,7 @@ def test_it_has_these_files_and_no_others(bundle: Path) -> None:
         "README.md",
         "data/excluded/excluded.parquet",
         "data/requests/requests.parquet",
+        "data/samples/samples.parquet",
         "data/transitions/train-00000-of-00001.parquet",
         "data/transitions/validation-00000-of-00001.parquet",
         "dataset.json",
