@@ -1,33 +1,37 @@
 # Each target makes the environment it needs; the lock files say exactly what is in it.
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := $(BIN)/.installed-run
+INSTALLED := $(BIN)/.installed-run
 DEV := $(BIN)/.installed-dev
 FORMATS := $(BIN)/.installed-formats
 # Not in the lock file: a version of torch has other wheels, with other hashes, for CPU, CUDA and every index that
 # offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
 TORCH := torch==2.13.0
 
-.PHONY: help run test test-slow test-formats formats check sandbox ui validation bench plan lock clean
+.PHONY: help run test test-slow test-formats formats check sandbox ui validation bench plan verify-run lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: $(RUN) ## record all six phases on the sandbox in about four minutes; ends with a bundle
+run: $(INSTALLED) ## record all six phases on the sandbox in about four minutes; ends with a bundle
 	$(BIN)/python rl_training_executor.py --mode custom --config comprehensive_rl_training_config.yaml \
 		--scenario comprehensive_rl_training --time-scale 45 --user-scale 0.4
 
-validation: $(RUN) ## a quick end-to-end check, about two minutes
+validation: $(INSTALLED) ## a quick end-to-end check, about two minutes
 	$(BIN)/python rl_training_executor.py --mode validation
 
-sandbox: $(RUN) ## start the sandbox alone on http://127.0.0.1:8080/proxy; Ctrl-C ends it
+sandbox: $(INSTALLED) ## start the sandbox alone on http://127.0.0.1:8080/proxy; Ctrl-C ends it
 	$(BIN)/python -m sandbox
 
-ui: $(RUN) ## start Locust's web UI on http://localhost:8089
+ui: $(INSTALLED) ## start Locust's web UI on http://localhost:8089
 	$(BIN)/locust -f locustfile.py
 
-plan: $(RUN) ## print the plan of the comprehensive scenario and run nothing
+plan: $(INSTALLED) ## print the plan of the comprehensive scenario and run nothing
 	$(BIN)/python -m scenario comprehensive_rl_training_config.yaml
+
+verify-run: $(INSTALLED) ## compare a run with its plan: make verify-run RUN=runs/NAME
+	@test -n "$(RUN)" || { echo "Name the run: make verify-run RUN=runs/NAME" >&2; exit 2; }
+	@$(BIN)/python -m rl_hooks.export.verify "$(RUN)"
 
 test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest -m "not slow and not formats"
@@ -65,17 +69,17 @@ $(BIN)/python:
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-$(RUN): requirements.lock | $(BIN)/python
+$(INSTALLED): requirements.lock | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-$(DEV): requirements-dev.lock $(RUN)
+$(DEV): requirements-dev.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # First torch with what it needs, then the rest at the versions of the lock file, without dependencies: they are all in
 # it but torch, which has no hash there.
-$(FORMATS): requirements-formats.lock $(RUN)
+$(FORMATS): requirements-formats.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 		-r requirements-formats.lock

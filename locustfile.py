@@ -29,9 +29,10 @@ from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
 from profiles import seating
 from profiles.base import Runtime
 from profiles.shoppers import user_classes
+from rl_hooks.record.faults import FaultAgent
 from rl_hooks.record.form import read_form
 from rl_hooks.record.options import Setup, SetupError, add_options, default_host, make_setup, read_scenario_file
-from rl_hooks.record.progress import Progress
+from rl_hooks.record.progress import Now, Progress
 from rl_hooks.record.recording import DECISIONS_MESSAGE, FAULT_MESSAGE, Recording, join_folder, open_folder
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
@@ -47,7 +48,14 @@ WORKERS_COME_S = 20.0  # how long a master that cannot start waits for the worke
 PAUSE_S = 1.1  # between two runs: folders are named by the second, and a sandbox is free a second after a request
 STOP_GRACE_S = 5.0  # beyond the request timeout, for users that are told to leave
 
+ROWS_REPORTED = "rl_rows"  # in a worker's report: request rows it has recorded in this run
+
 EXIT_FAILED, EXIT_SETUP, EXIT_ROWS_LOST = 1, 2, 3
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _stop_with(message: object) -> NoReturn:
@@ -103,10 +111,13 @@ class Run:
     setup: Setup
     recording: Recording
     progress: Progress
+    agent: FaultAgent | None = None  # makes the scenario's faults; None: there are none
     begun: bool = False
     reached_end: bool = False
-    fault: str | None = None
-    ending: gevent.Greenlet | None = None
+    fault: str | None = None  # why rows could not be kept
+    trouble: str | None = None  # why the scenario's faults were not what they should be
+    over: bool = False  # its end has begun
+    ending: gevent.Greenlet | None = None  # writes the end down, once the recording is closed
 
     @property
     def state(self) -> str:
@@ -123,6 +134,7 @@ class Lead(Part):
         self.next_start_s = 0.0
         self.run: Run | None = None  # from its preparation until all is written
         self.refusal: str | None = None  # why the last start came to nothing
+        self.rows_of_workers: dict[str, int] = {}  # worker id -> request rows in its last report
         environment.parsed_options.rl_run = None
 
     @property
@@ -150,7 +162,10 @@ class Lead(Part):
         recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
-        return Run(setup, recording, Progress(setup.plan.duration_s, lambda line: print(line, flush=True)))
+        agent = FaultAgent(setup, PROJECT) if setup.plan.faults else None
+        progress = Progress(setup.plan.duration_s, _write, on_terminal=sys.stdout.isatty())
+        self.rows_of_workers = {}
+        return Run(setup, recording, progress, agent)
 
     def plan_for(self, _environment: Any) -> Plan:
         """What the timeline follows. It asks once more when a master begins, and gets the same plan."""
@@ -190,12 +205,35 @@ class Lead(Part):
         if run is None:
             return
         run.reached_end = run.reached_end or run_time_s >= run.setup.plan.duration_s
+        self._watch_faults(run, run_time_s)
         run.recording.note_users(run_time_s, planned, actual)
-        phase, lost = run.recording.phase_now(run_time_s), run.recording.recorder.rows_lost
-        decisions = run.recording.loop.decisions if run.recording.loop is not None else 0
-        total = self.environment.stats.total
-        requests = (total.num_requests, total.num_failures)
-        run.progress.tick(run_time_s, phase, (planned, actual), requests, decisions, lost)
+        total, recording = self.environment.stats.total, run.recording
+        now = Now(
+            run_time_s=run_time_s,
+            phase=recording.phase_now(run_time_s),
+            planned=planned,
+            running=actual,
+            sent=total.num_requests,
+            failed=total.num_failures,
+            rows=recording.counts["requests"] + sum(self.rows_of_workers.values()),
+            rows_lost=recording.recorder.rows_lost,
+            decisions=recording.loop.decisions if recording.loop is not None else 0,
+            faults=tuple(fault.text for fault in run.setup.plan.faults_at(run_time_s)),
+        )
+        run.progress.tick(now)
+
+    def _watch_faults(self, run: Run, run_time_s: float) -> None:
+        """Without its agent the run is not what the scenario says: end it."""
+        if run.agent is None or run.over or run.trouble is not None:
+            return
+        run.agent.begin(run_time_s)
+        if run.agent.died():
+            run.trouble = "the fault agent is gone"
+            self._end_early(run.trouble)
+
+    def reported(self, worker: str, data: Mapping[str, Any]) -> None:
+        """Locust's report of a worker."""
+        self.rows_of_workers[worker] = data.get(ROWS_REPORTED, 0)
 
     def fail(self, message: str) -> None:
         """Rows can no longer be kept: say so once and end the run in order."""
@@ -203,7 +241,10 @@ class Lead(Part):
         if run is None or run.fault is not None:
             return
         run.fault = message
-        print(f"run stopped: {message}", file=sys.stderr, flush=True)
+        self._end_early(message)
+
+    def _end_early(self, why: str) -> None:
+        print(f"run stopped: {why}", file=sys.stderr, flush=True)
         gevent.spawn(self.runner.quit if self.headless else self.runner.stop)
 
     # -- after a run --------------------------------------------------------------------------------------------------
@@ -211,7 +252,8 @@ class Lead(Part):
     def stop(self) -> None:
         """Locust's test_stop: all users have left, or the workers have been told to end theirs."""
         run = self.run
-        if run is not None and run.ending is None:
+        if run is not None and not run.over:
+            run.over = True  # closing gives way to other greenlets, which may come here too
             self.close(run.recording)
             run.ending = gevent.spawn(self._end, run)
 
@@ -229,13 +271,19 @@ class Lead(Part):
         if run is not None:
             self.runner.quit()
             self.stop()
+            while run.ending is None:
+                gevent.sleep(0.01)
             run.ending.join()
 
     def _end(self, run: Run) -> None:
-        """Wait for the last rows, close the manifest and, in a headless run, export."""
+        """Lift what acts, wait for the last rows, close the manifest and, in a headless run, export."""
+        run.trouble = (run.agent.close() if run.agent is not None else None) or run.trouble
         self._wait_for_workers(run.setup.folder)
         self._write_down(run, state=run.state, ended_unix_ns=time.time_ns(), fault=run.fault)
         code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
+        if run.trouble is not None:
+            print(f"run failed: {run.trouble}", file=sys.stderr)
+            code = code or EXIT_FAILED
         total = self.environment.stats.total
         if run.begun and total.num_requests and total.num_requests == total.num_failures:
             print(f"run failed: no request succeeded of {total.num_requests} sent to {run.setup.host}", file=sys.stderr)
@@ -248,7 +296,7 @@ class Lead(Part):
     def _wait_for_workers(self, folder: Path) -> None:
         wait_s = self.environment.stop_timeout + WORKERS_CLOSE_S
         deadline = time.monotonic() + wait_s
-        while open_ := [who.name for who in read_incarnations(folder) if not who.closed]:
+        while open_ := [who.name for who in read_incarnations(folder) if who.role == "worker" and not who.closed]:
             if time.monotonic() > deadline:
                 print(f"not closed in order within {wait_s:g} s: {', '.join(open_)}", file=sys.stderr, flush=True)
                 return
@@ -302,6 +350,10 @@ class Worker(Part):
         if decision is not None:
             self.recording.in_force.set(**decision)
         self.give_users(self.recording)
+
+    def report(self, data: dict[str, Any]) -> None:
+        """Locust's report to the master, every few seconds: how many rows there are goes with it."""
+        data[ROWS_REPORTED] = self.recording.counts["requests"] if self.recording is not None else 0
 
     def told(self, msg: Any, **_: Any) -> None:
         """The decisions that are in force now."""
@@ -407,6 +459,7 @@ def _work(environment: Any, desk: seating.Desk) -> Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = Worker(environment, desk)
     environment.runner.register_message(DECISIONS_MESSAGE, worker.told)
+    environment.events.report_to_master.add_listener(lambda client_id, data, **_: worker.report(data))
     return worker
 
 
@@ -417,6 +470,7 @@ def _lead(environment: Any, desk: seating.Desk) -> Lead:
         environment.shape_class.plan_for, environment.shape_class.on_tick = lead.plan_for, lead.note_users
     if lead.is_master:
         environment.runner.register_message(FAULT_MESSAGE, lambda msg, **_: lead.fail(f"worker: {msg.data['text']}"))
+        environment.events.worker_report.add_listener(lambda client_id, data, **_: lead.reported(client_id, data))
     if lead.headless:
         try:
             lead.run = lead.prepare()

@@ -5,7 +5,7 @@
     python rl_training_executor.py --mode custom --config my_scenarios.yaml --scenario my_scenario --time-scale 10
 
 A thin layer over the packages: a scenario runs as `locust -f locustfile.py --headless` in a process of its own, beside
-a sandbox of its own where it needs one. Only this process hears Ctrl-C, and passes it on when the other can end in
+a sandbox where no target is named. Only this process hears Ctrl-C, and passes it on when the other can end in
 order. If this process is killed, its sandbox notices; Locust is told by the kernel on Linux, and goes on to the end of
 its plan elsewhere.
 """
@@ -20,29 +20,44 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # What takes long to import is imported in the functions that need it: Ctrl-C in that time would give a traceback.
 from rl_hooks.children import ChildError, Process, Stop, child, interrupted_with_parent, kill, target_for, wait
-from rl_hooks.export.summary import ScenarioResult, read_result, write_reports
+from rl_hooks.export.executions import FINISHED, INTERRUPTED, NAME, Execution, ResumeError, gates, resume
+from rl_hooks.export.summary import ScenarioResult, read_result, write_report
+
+if TYPE_CHECKING:
+    from rl_hooks.prerequisites import Check
+    from scenario.plan import Plan
 
 PROJECT = Path(__file__).resolve().parent
 VALIDATION_TIME_SCALE = 15.0
-MODES = {  # mode -> scenario file and scenarios of it; custom names its own
-    "validation": ("quick_validation_config.yaml", ("quick_validation",)),
-    "comprehensive": ("comprehensive_rl_training_config.yaml", ("comprehensive_rl_training",)),
+STRESS = "stress_test_rl_config.yaml"
+MODES = {  # mode -> scenarios as (file, name); custom names its own
+    "validation": (("quick_validation_config.yaml", "quick_validation"),),
+    "comprehensive": (
+        ("comprehensive_rl_training_config.yaml", "comprehensive_rl_training"),
+        (STRESS, "flash_sale_simulation"),
+        (STRESS, "service_degradation_simulation"),
+        (STRESS, "mixed_load_chaos"),
+    ),
 }
 HELP = """modes:
   validation     a quick check from end to end with few users; two minutes at time scale 15, which is its default
-  comprehensive  comprehensive_rl_training, 180 minutes at time scale 1; this one scenario, no stress scenarios yet
-  custom         any scenario of any file: --config FILE --scenario NAME
+  comprehensive  comprehensive_rl_training, flash_sale_simulation, service_degradation_simulation and mixed_load_chaos
+                 with a pause after each: 335 minutes at time scale 1
+  custom         any scenarios of any file: --config FILE --scenario NAME [--scenario NAME ...]
 
-exit codes: 0 all is there; 1 interrupted or failed, what there is was exported; 2 could not start; 3 rows are missing
+exit codes: 0 all is there; 1 interrupted, failed or a gate not passed, what there is was exported; 2 could not start;
+3 rows are missing
 """
 LOG, LOCUST_LOG = "rl_training_executor.log", "enhanced_rl_training_load_test.log"
 VALIDATION_JSON = "quick_validation_config.json"
 FAILED, NOT_STARTED, ROWS_MISSING = 1, 2, 3
+SANDBOX_FREE_S = 1.1  # a sandbox takes a new load when its last request is a second old
 
 logger = logging.getLogger("rl_training_executor")
 
@@ -56,36 +71,55 @@ class Job:
     """One scenario to run."""
 
     config: Path
-    scenario: str
-    time_scale: float
-    duration_s: float  # of its plan, real time
+    plan: "Plan"
     folder: Path  # of the run
+
+    @property
+    def scenario(self) -> str:
+        return self.plan.scenario.name
+
+    def settings(self, options: argparse.Namespace) -> dict[str, Any]:
+        """The suite's own options for this run; None: left out."""
+        return {
+            "scenario_file": str(self.config),
+            "scenario": self.scenario,
+            "run_folder": str(self.folder),
+            "logs": options.logs,
+            "time_scale": self.plan.time_scale,
+            "user_scale": options.user_scale,
+            "seed": options.seed,
+            "decision_interval": options.decision_interval,
+            "logging_policy": options.logging_policy,
+            "metrics_source": options.metrics_source,
+            "actuator": options.actuator,
+            "fault_injector": options.fault_injector,
+            "no_faults": options.no_faults,
+        }
 
 
 def main() -> int:
     stop = Stop()
     options = _parser().parse_args()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    results: list[ScenarioResult] = []
     try:
-        jobs = _checked_jobs(options, stamp)
+        jobs, checks = _checked_jobs(options, stamp)
+        execution = _execution(options, jobs, stamp)
         _make_folder(Path(options.runs), "--runs")
         _make_folder(Path(options.logs), "--logs")
         _open_logs(Path(options.logs))
+        for check in checks:
+            logger.info("%s", check)
         if options.mode == "validation":
             _write_as_json(jobs[0].config, Path(options.logs) / VALIDATION_JSON)
-        results.extend(_run(job, options, stop) for job in jobs if not stop.times)
-    except (ExecutorError, ChildError) as error:
+        with target_for(options.host, PROJECT, ["--healthy"] if options.healthy else []) as (host, is_gone):
+            if not stop.times:
+                _check_start(jobs, host, options)
+                _run_all(execution, jobs, (host, is_gone), options, stop)
+    except (ExecutorError, ResumeError, ChildError) as error:
         print(error, file=sys.stderr)
         logger.debug("%s", error)
         return NOT_STARTED
-    if any(result.state != "not started" for result in results):
-        if stop.times:
-            logger.info("interrupted: this is what was recorded until then")
-        _sum_up(results, options.mode, stamp, Path(options.logs))
-    elif stop.times:
-        logger.info("interrupted before the run began: nothing was recorded")
-    return max([FAILED if stop.times else 0, *(result.exit_code for result in results)])
+    return _end(execution, options, stop)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,14 +128,23 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--mode", required=True, choices=(*MODES, "custom"), help="what to run, see below")
     add("--config", metavar="FILE", help="scenario file (custom); a bare name is also looked up in configs/")
-    add("--scenario", metavar="NAME", help="scenario of that file (custom); not needed when it holds only one")
+    add("--scenario", metavar="NAME", action="append", help="scenario of that file (custom); may be repeated")
     add("--host", help="target such as http://localhost:8080/proxy; without it a sandbox is started")
     add("--time-scale", type=float, metavar="S", help="divides every duration; 15 for validation, else 1")
     add("--user-scale", type=float, default=1.0, metavar="U", help="multiplies the users of every phase")
     add("--seed", type=int, default=1, help="fixes every choice of the shoppers and of the logging policy")
+    add("--decision-interval", type=float, metavar="SECONDS", help="instead of the scenario's, before time scale")
     add("--logging-policy", default="uniform", help="uniform, sticky:KEEP or module:attribute")
+    add("--metrics-source", default="auto", help="auto, sandbox, none or module:attribute")
+    add("--actuator", default="auto", help="auto, sandbox, header or module:attribute")
+    add("--fault-injector", default="auto", help="auto, none, sandbox, http:FILE, command:FILE or module:attribute")
+    add("--no-faults", action="store_true", help="leave the scenarios' faults out; the data says so")
     add("--processes", type=int, metavar="N", help="run Locust as a master with N workers")
     add("--healthy", action="store_true", help="start the sandbox without antagonists, pauses and incidents")
+    add("--namespace", help="of the target's pods, where kubectl is configured; else that of its current context")
+    add("--resume", action="store_true", help="go on with the scenarios that the last execution did not complete")
+    add("--min-success", type=float, default=0.5, metavar="SHARE", help="of the requests, or the run has failed (0.5)")
+    add("--max-rows-lost", type=int, default=0, metavar="N", help="more missing rows make exit code 3 (0)")
     add("--runs", default="runs", metavar="DIR", help="where run folders are made")
     add("--logs", default="logs", metavar="DIR", help="where logs and summaries are written")
     return parser
@@ -110,53 +153,84 @@ def _parser() -> argparse.ArgumentParser:
 # -- before anything is started ---------------------------------------------------------------------------------------
 
 
-def _checked_jobs(options: argparse.Namespace, stamp: str) -> list[Job]:
-    """The scenarios to run. Raises ExecutorError with all that is wrong, before anything is made or started."""
+def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], list[Check]]":
+    """The scenarios to run, and what was checked for them.
+
+    Raises ExecutorError with all that is wrong, before anything is made or started.
+    """
     from rl_hooks.policies.builtin import PolicyError
+    from rl_hooks.prerequisites import State, check_all
     from rl_hooks.record.options import SetupError, make_policy
-    from rl_hooks.target import TargetError, check_target
     from scenario.errors import ScenarioError
     from scenario.load import find_file, load_file
     from scenario.plan import make_plan
 
     def find_jobs() -> None:
-        config, names = MODES.get(options.mode, (options.config, (options.scenario,)))
         default = VALIDATION_TIME_SCALE if options.mode == "validation" else 1.0
         scale = default if options.time_scale is None else options.time_scale
-        file = load_file(find_file(config))
-        for name in names:
-            plan = make_plan(file.scenario(name), options.seed, scale, options.user_scale)
-            folder = Path(options.runs) / f"{plan.scenario.name}_{stamp}"
-            jobs.append(Job(Path(file.path), plan.scenario.name, scale, plan.duration_s, folder))
+        for config, name in MODES.get(options.mode) or [(options.config, one) for one in options.scenario or [None]]:
+            file = load_file(find_file(config))
+            plan = make_plan(
+                file.scenario(name),
+                options.seed,
+                scale,
+                options.user_scale,
+                options.decision_interval,
+                faults=not options.no_faults,
+            )
+            jobs.append(Job(Path(file.path), plan, Path(options.runs) / f"{plan.scenario.name}_{stamp}"))
 
     sys.path.append(str(Path.cwd()))  # where Locust finds a logging policy of the user's, too
     jobs: list[Job] = []
     problems = _misplaced(options)
-    checks: list[Callable[[], object]] = [] if problems else [find_jobs]
-    checks.append(lambda: make_policy(options.logging_policy))
-    checks += [lambda: check_target(options.host)] if options.host is not None else []
-    for check in checks:
+    for check in [*([] if problems else [find_jobs]), lambda: make_policy(options.logging_policy)]:
         try:
             check()
-        except (ScenarioError, SetupError, PolicyError, TargetError) as error:
+        except (ScenarioError, SetupError, PolicyError) as error:
             problems.append(str(error))
+    # Without a plan only the target can be looked at.
+    plans = [job.plan for job in jobs]
+    checked = check_all(plans, options.host, Path(options.runs), options.namespace)
+    problems += [one.problem for one in checked if one.state is State.FAILED]
     if problems:
         raise ExecutorError("\n".join(problems))
-    return jobs
+    return jobs, checked
 
 
 def _misplaced(options: argparse.Namespace) -> list[str]:
-    """What is wrong with the options among each other."""
+    """What is wrong with the options by themselves and among each other."""
     problems = []
     if options.mode == "custom" and options.config is None:
         problems.append("--mode custom needs --config FILE (and --scenario NAME when it holds several)")
     if options.mode != "custom" and (options.config is not None or options.scenario is not None):
         problems.append(f"--mode {options.mode} has its own scenarios; use --mode custom for --config, --scenario")
+    if len(set(options.scenario or ())) < len(options.scenario or ()):
+        problems.append("--scenario: names a scenario twice; name each one once")
     if options.host is not None and options.healthy:
         problems.append("--healthy is for the sandbox, and --host names another target; leave one of them out")
     if options.processes is not None and options.processes < 1:
         problems.append(f"--processes {options.processes}: give a number of workers from 1 on, or leave it out")
+    if not 0 <= options.min_success <= 1:
+        problems.append(f"--min-success {options.min_success:g}: give a share from 0 to 1, such as 0.5")
+    if options.max_rows_lost < 0:
+        problems.append(f"--max-rows-lost {options.max_rows_lost}: give a number of rows from 0 on")
     return problems
+
+
+def _execution(options: argparse.Namespace, jobs: list[Job], stamp: str) -> Execution:
+    """A new execution, or with --resume one that goes on where the last one of the same kind ended."""
+    asked = {
+        "host": options.host,
+        **{name: value for name, value in jobs[0].settings(options).items() if name not in _OF_ONE_RUN},
+        "scenario_files": sorted({str(job.config) for job in jobs}),
+    }
+    planned = tuple(job.scenario for job in jobs)
+    if options.resume:
+        return resume(options.mode, stamp, asked, planned, Path(options.logs))
+    return Execution(options.mode, stamp, asked, planned)
+
+
+_OF_ONE_RUN = ("scenario_file", "scenario", "run_folder", "logs")
 
 
 def _make_folder(path: Path, option: str) -> None:
@@ -188,32 +262,97 @@ def _write_as_json(source: Path, path: Path) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _check_start(jobs: list[Job], host: str, options: argparse.Namespace) -> None:
+    """All that has to hold before the first of them runs, for all of them: nobody shall hear of it hours later."""
+    from rl_hooks.record.options import SetupError, make_setup
+
+    problems = []
+    for job in jobs:
+        try:
+            make_setup(argparse.Namespace(**job.settings(options)), host)
+        except SetupError as error:
+            problems.append(f"{job.scenario}: {error}")
+    if problems:
+        raise ExecutorError("\n".join(problems))
+
+
+# -- all scenarios ----------------------------------------------------------------------------------------------------
+
+Target = tuple[str, Callable[[], bool]]  # the host, and whether it is gone
+
+
+def _run_all(execution: Execution, jobs: list[Job], target: Target, options: argparse.Namespace, stop: Stop) -> None:
+    """Every scenario that is not done yet, with a pause between two; what came of each is saved at once."""
+    left = [job for job in jobs if job.scenario not in execution.done]
+    for job in jobs:
+        if job not in left:
+            logger.info("scenario %s is complete since %s", job.scenario, execution.resumed_from)
+    _save(execution, options)
+    for number, job in enumerate(left):
+        if stop.times:
+            break
+        execution.scenarios.append(_run(job, target, options, stop))
+        _save(execution, options)
+        if number + 1 < len(left) and not stop.times:
+            execution.pauses.append(_pause(job, left[number + 1], target[0], stop))
+
+
+def _pause(job: Job, following: Job, host: str, stop: Stop) -> dict[str, Any]:
+    """Let the system come to rest under light traffic; what came of it."""
+    from profiles.background import rest
+
+    plan, scenario = job.plan, job.plan.scenario
+    duration_s, rps = scenario.recovery_pause_min * 60 / plan.time_scale, scenario.background_rps * plan.time_scale
+    logger.info("pause of %.4g s before %s, %.4g requests/s", duration_s, following.scenario, rps)
+    came = rest(host, scenario, duration_s, rps, plan.request_timeout_s, lambda: bool(stop.times))
+    mean = "" if came.mean_ms is None else f", mean {came.mean_ms:.0f} ms"
+    late = f", {came.not_sent} not sent because too many were in flight" if came.not_sent else ""
+    logger.info("pause is over: %d background requests, %d ok%s%s", came.sent, came.ok, mean, late)
+    if not stop.times:
+        time.sleep(SANDBOX_FREE_S)
+    facts = {"duration_s": round(came.duration_s, 3), "sent": came.sent, "ok": came.ok, "not_sent": came.not_sent}
+    return {"after": job.scenario, "before": following.scenario, **facts, "mean_ms": came.mean_ms}
+
+
+def _save(execution: Execution, options: argparse.Namespace) -> None:
+    try:
+        execution.save(Path(options.logs))
+    except OSError as error:
+        text = f"{options.logs}: the execution results cannot be written ({error.strerror}); bundles are not touched"
+        print(text, file=sys.stderr)
+
+
 # -- one scenario -----------------------------------------------------------------------------------------------------
 
 
-def _run(job: Job, options: argparse.Namespace, stop: Stop) -> ScenarioResult:
-    """Target, Locust, export."""
-    logger.info("scenario %s of %s, time scale %g", job.scenario, job.config, job.time_scale)
-    with target_for(options.host, PROJECT, ["--healthy"] if options.healthy else []) as (host, is_gone):
-        code = FAILED if stop.times else _record(job, host, is_gone, options, stop)
+def _run(job: Job, target: Target, options: argparse.Namespace, stop: Stop) -> ScenarioResult:
+    """Locust, export, gates."""
+    logger.info("scenario %s of %s, time scale %g", job.scenario, job.config, job.plan.time_scale)
+    code = _record(job, target, options, stop)
     state = _state_of(job.folder)
     tally: list[str] = []
+    export_code = 0
     if state != "not started":
         logger.info("exporting %s", job.folder)
         export_code, tally = _export(job.folder, options.logs, stop)
-        code = max(code, export_code)
-    return read_result(job.folder, job.scenario, str(job.config), state, code, tally)
+    result = read_result(job.folder, job.scenario, str(job.config), state, code, tally)
+    failed = gates(result, options.min_success, options.max_rows_lost)
+    if export_code == ROWS_MISSING and not any("--max-rows-lost" in text for text in failed):
+        export_code = 0  # rows are missing, but no more than is allowed
+    code = max(code, export_code, FAILED if failed else 0)
+    return replace(result, exit_code=code, gates=tuple(failed))
 
 
-def _record(job: Job, host: str, is_gone: Callable[[], bool], options: argparse.Namespace, stop: Stop) -> int:
+def _record(job: Job, target: Target, options: argparse.Namespace, stop: Stop) -> int:
     """Locust from start to end, or to the moment at which it is interrupted; its exit code."""
+    host, is_gone = target
     log, told = Path(options.logs) / LOCUST_LOG, False
     command = [sys.executable, "-m", "locust", "-f", str(PROJECT / "locustfile.py"), "--headless", "--only-summary"]
     command += ["--no-export", "--json-file", str(job.folder / "locust_stats")]  # its tables would bury our tally
-    command += ["--logfile", str(log), "--host", host, "--run-folder", str(job.folder), "--logs", options.logs]
-    command += ["--scenario-file", str(job.config), "--scenario", job.scenario, "--time-scale", str(job.time_scale)]
-    command += ["--user-scale", str(options.user_scale), "--seed", str(options.seed)]
-    command += ["--logging-policy", options.logging_policy, *_workers(options.processes)]
+    command += ["--logfile", str(log), "--host", host, *_workers(options.processes)]
+    for name, value in job.settings(options).items():
+        flag = f"--{name.replace('_', '-')}"
+        command += [flag] if value is True else [] if value in (None, False) else [flag, str(value)]
     with child(command, PROJECT, preexec_fn=interrupted_with_parent()) as locust:
         for asked in wait(locust, stop):
             if asked > 1:
@@ -247,7 +386,7 @@ def _interrupt(locust: Process, job: Job, why: str) -> bool:
         return True
     if not any(file.stat().st_size for file in (job.folder / "events").glob("*")):
         return False
-    if time.time() >= read_manifest(job.folder)["started_unix_ns"] / 1e9 + job.duration_s:
+    if time.time() >= read_manifest(job.folder)["started_unix_ns"] / 1e9 + job.plan.duration_s:
         logger.info("%s: the run is at its end already; waiting for its last users", why)
         return True
     locust.send_signal(signal.SIGINT)
@@ -289,16 +428,36 @@ def _state_of(folder: Path) -> str:
 # -- at the end -------------------------------------------------------------------------------------------------------
 
 
-def _sum_up(results: list[ScenarioResult], mode: str, stamp: str, logs: Path) -> None:
+def _end(execution: Execution, options: argparse.Namespace, stop: Stop) -> int:
+    """Save and sum up what there is; the exit code."""
+    ran = [result for result in execution.scenarios if result.state != "not started"]
+    execution.state = INTERRUPTED if stop.times else FINISHED
+    if ran:
+        if stop.times:
+            logger.info("interrupted: this is what was recorded until then")
+        _sum_up(execution, options)
+    elif stop.times:
+        logger.info("interrupted before the run began: nothing was recorded")
+    if set(execution.planned) - execution.done and len(execution.planned) > 1:
+        logger.info("go on with what is not complete: the same command with --resume")
+    return max([FAILED if stop.times else 0, *(result.exit_code for result in execution.scenarios)])
+
+
+def _sum_up(execution: Execution, options: argparse.Namespace) -> None:
     """Write execution results and summary report; print the tally, so that it is the last thing there is to read."""
+    logs, mode, stamp = Path(options.logs), execution.mode, execution.started_utc
     others = [logs / name for name in (LOG, LOCUST_LOG, *([VALIDATION_JSON] if mode == "validation" else []))]
+    _save(execution, options)
+    others = [logs / NAME.format(stamp), *others]
     try:
-        others = [*write_reports(logs, mode, stamp, results, others), *others]
+        others = [write_report(logs, mode, stamp, execution.scenarios, execution.pauses, others), *others]
     except OSError as error:
         print(f"{logs}: the summary cannot be written ({error.strerror}); bundles are not touched", file=sys.stderr)
-    for result in results:
+    for result in execution.scenarios:
         for line in ("", *(result.tally or [f"run          {result.run_folder} ({result.state}), no bundle"])):
             logger.info("%s", line)
+        for text in result.gates:
+            logger.info("gate         not passed: %s", text)
     for path in others:
         logger.info("log          %s", path)
 

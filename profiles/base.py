@@ -10,7 +10,7 @@ from typing import Protocol
 
 from profiles.seats import Seat
 from profiles.session import SessionSummary
-from scenario.plan import Plan, PlanPhase
+from scenario.plan import Plan, Segment
 
 SIGNING_IN = "session"
 """Stands for the user action while a shopper registers and logs in."""
@@ -126,7 +126,7 @@ class Runtime:
     on_session_end: Callable[[SessionSummary], None] = _ignore
     registered: set[int] = field(default_factory=set)  # accounts that this process has registered
 
-    def phase_now(self) -> PlanPhase:
-        """The phase now. Before the start the first one, and the last one while users end after the plan's end."""
+    def segment_now(self) -> Segment:
+        """What holds now. Before the start the first segment, and the last one while users end after the plan's end."""
         t_s = self.run_time_s()
-        return self.plan.phase_at(t_s) or self.plan.phases[0 if t_s < 0.0 else -1]
+        return self.plan.segment_at(t_s) or self.plan.segments[0 if t_s < 0.0 else -1]

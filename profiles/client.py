@@ -106,7 +106,7 @@ class ShopClient:
             answer = self._try(step, visit, attempt)
             if answer.ok:
                 return answer
-            if answer.meant_status == UNAUTHORIZED:
+            if answer.meant_status == UNAUTHORIZED and not step.account_known:
                 if signed_in_again or not self._sign_in_again():
                     return answer
                 signed_in_again = True

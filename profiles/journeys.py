@@ -37,14 +37,16 @@ def run(
 def sign_in(session: Session, account: shop.Credentials, registered: bool) -> Journey:
     """Registers an account that this process has not registered yet, and logs in.
 
-    A shop that does not know the account any more (401) is registered with again, once.
+    A shop that does not know the account any more (401) is registered with again, once. One that has just said that
+    it knows the account and refuses the login all the same has trouble: the login is tried again like any request.
     """
+    known = False
     if not registered:
-        yield shop.register(account)
-    answer = yield shop.login(account)
+        known = (yield shop.register(account)).ok
+    answer = yield shop.login(account, known)
     if registered and answer.meant_status == UNAUTHORIZED:
-        yield shop.register(account)
-        answer = yield shop.login(account)
+        known = (yield shop.register(account)).ok
+        answer = yield shop.login(account, known)
     if answer.ok:
         session.user_id, session.token = answer.learned.user_id, answer.learned.token
 

@@ -1,7 +1,8 @@
 """Seats and accounts over Locust's messages: the master hands them out, and every worker owns what it was given.
 
     worker                                   master
-      | -- ask {id, what, profile} ------------> |   lowest free slot, or a block of accounts in turn
+      | -- ask {id, what, profile} ------------> |   lowest free slot
+      | -- ask {id, what, spare} --------------> |   a block of accounts in turn; spare: only what nobody has
       | <- grant {id, run, slot, session} ------ |
       | -- return {run, ...} ------------------> |
       | <- recall ------------------------------ |   accounts ran out: give back what nobody uses
@@ -100,7 +101,7 @@ class MasterDesk:
         if grant is None:
             grant = self._granted[worker, ask["id"]] = self._grant(worker, ask)
         self._runner.send_message(GRANT, grant, worker)
-        if grant.get("accounts") == []:
+        if grant.get("accounts") == [] and not ask["spare"]:
             for other in self._present(worker) - {worker}:
                 self._runner.send_message(RECALL, None, other)
 
@@ -211,30 +212,38 @@ class WorkerSeats:
 
 
 class WorkerAccounts:
-    """The accounts that this worker owns for now, leased in turn."""
+    """The accounts that this worker owns for now, leased in turn.
+
+    As long as the master has accounts that nobody has, new ones come before used ones: in the end the workers have
+    divided all of them, and a run with workers has as many different users as one without.
+    """
 
     def __init__(self, window: WorkerWindow) -> None:
         self._window = window
         self._run = 0
-        self._idle: deque[int] = deque()
+        self._new: deque[int] = deque()
+        self._used: deque[int] = deque()
+        self._more = True  # the master may have some that nobody has
         self._asking = BoundedSemaphore()  # one block at a time: many users start at once
 
     def lease(self) -> int:
         with self._asking:
-            if not self._idle:
-                grant = self._window.ask("accounts")
-                self._run = grant["run"]
-                self._idle.extend(grant["accounts"])
-            if not self._idle:
+            if not self._new and (self._more or not self._used):
+                grant = self._window.ask("accounts", spare=bool(self._used))
+                self._run, self._more = grant["run"], bool(grant["accounts"])
+                self._new.extend(grant["accounts"])
+            idle = self._new or self._used
+            if not idle:
                 raise NoAccountFreeError("all accounts are in use; raise total_users in the scenario")
-            return self._idle.popleft()
+            return idle.popleft()
 
     def give_back(self, account: int) -> None:
-        self._idle.append(account)
+        self._used.append(account)
 
     def give_back_idle(self) -> None:
         """The master is short of accounts."""
-        if self._idle:
-            idle = list(self._idle)
-            self._idle.clear()
+        idle = [*self._new, *self._used]
+        if idle:
+            self._new.clear()
+            self._used.clear()
             self._window.give_back(self._run, accounts=idle)

@@ -85,33 +85,58 @@ class OpenOrder:
     payment_id: str | None  # of the payment that came with the order, if any
 
 
+class Assortment:
+    """The products that a shopper looks at and buys, each as often as its weight says."""
+
+    def __init__(self, products: Sequence[Product]) -> None:
+        self._products = products
+        self._cumulative_weights = list(accumulate(product.weight for product in products))
+        self._shelves: dict[str, list[Product]] = {}
+        for product in products:
+            self._shelves.setdefault(product.category, []).append(product)
+
+    def draw(self, draws: Random) -> Product:
+        return draws.choices(self._products, cum_weights=self._cumulative_weights)[0]
+
+    def draw_beside(self, product: Product, draws: Random) -> Product:
+        """A product of the same category, each as likely."""
+        return draws.choice(self._shelves[product.category])
+
+
 class Visit:
     """One page visit: its user action and everything that is chosen in it, drawn in a fixed order."""
 
     __slots__ = ("_random", "address", "change_u", "forced", "opens", "pace", "page", "product", "query", "user_action")
 
-    def __init__(self, session: "Session", page: int, pace: float, weights: Mapping[str, float], forced: str | None):
+    def __init__(
+        self,
+        session: "Session",
+        page: int,
+        pace: float,
+        weights: Mapping[str, float],
+        forced: str | None,
+        assortment: Assortment,
+    ):
         draws = self._random = session.key.random("visit", page)
         self.page = page  # from 1 on
         self.pace = pace
         self.forced = forced is not None
         free = pick(session.free_shares(weights), draws.random())
         self.user_action = forced or free
-        self.product = session.draw_product(draws)
+        self.product = assortment.draw(draws)
         words = self.product.name.split()
         self.query = words[int(draws.random() * len(words))]
         self.change_u = draws.random()
         self.address = session.addresses[int(draws.random() * len(session.addresses))]
-        self.opens = self._opened(session, draws.random(), draws)
+        self.opens = self._opened(assortment, draws.random(), draws)
 
-    def _opened(self, session: "Session", u: float, draws: Random) -> tuple[Product, ...]:
+    def _opened(self, assortment: Assortment, u: float, draws: Random) -> tuple[Product, ...]:
         """The products a browse or search visit opens: of its category, or the one searched for."""
         if self.user_action == "search":
             return (self.product,) if u < SEARCH_OPENS else ()
         if self.user_action != "browse":
             return ()
-        shelf = session.shelves[self.product.category]
-        return tuple(draws.choice(shelf) for _ in range(pick(_OPENED, u)))
+        return tuple(assortment.draw_beside(self.product, draws) for _ in range(pick(_OPENED, u)))
 
     def think_s(self, profile: Profile) -> float:
         """The pause before the visit's next request, nominal seconds."""
@@ -130,11 +155,8 @@ class Session:
         self.profile = profile
         self.key = key
         self.addresses = addresses
-        self.shelves: dict[str, list[Product]] = {}
-        for product in catalogue:
-            self.shelves.setdefault(product.category, []).append(product)
         self._catalogue = catalogue
-        self._cumulative_weights = list(accumulate(product.weight for product in catalogue))
+        self._assortments: dict[tuple[str, ...], Assortment] = {}
         self._shares: tuple[Mapping[str, float], dict[str, float]] | None = None
 
         draws = key.random("session")
@@ -165,10 +187,12 @@ class Session:
     def is_over(self, now_s: float) -> bool:
         return now_s >= self.length_s
 
-    def next_visit(self, now_s: float, pace: float, weights: Mapping[str, float]) -> Visit | None:
+    def next_visit(
+        self, now_s: float, pace: float, weights: Mapping[str, float], target_products: tuple[str, ...] = ()
+    ) -> Visit | None:
         """The visit that starts now, at the pace and with the weights of the phase now; None: only dwelling is left.
 
-        Sets `due_s` for the visit after it.
+        `target_products` are the SKUs of interest now, all where there are none. Sets `due_s` for the visit after it.
         """
         left = self._visits_left(pace)
         if left == 0 and (self._last_forced or not self._owes_a_visit()):
@@ -177,7 +201,7 @@ class Session:
         gap_s = self._spend(now_s, pace)
         forced = self._forced(now_s, pace, left, gap_s)
         self.pages += 1
-        visit = Visit(self, self.pages, pace, weights, forced)
+        visit = Visit(self, self.pages, pace, weights, forced, self._assortment(target_products))
         self.visits[visit.user_action] += 1
         return visit
 
@@ -201,10 +225,6 @@ class Session:
         }
         return Outcome.ENDED if kept[self.intent] else Outcome.FAILED
 
-    def draw_product(self, draws: Random) -> Product:
-        """A product, taken as often as its weight says."""
-        return draws.choices(self._catalogue, cum_weights=self._cumulative_weights)[0]
-
     def free_shares(self, weights: Mapping[str, float]) -> dict[str, float]:
         """The probability of each user action in a free visit; worked out once per phase."""
         if self._shares is None or self._shares[0] is not weights:
@@ -221,6 +241,12 @@ class Session:
     def paid(self) -> None:
         self.open_order = None
         self.orders_paid += 1
+
+    def _assortment(self, skus: tuple[str, ...]) -> Assortment:
+        if skus not in self._assortments:
+            products = [product for product in self._catalogue if not skus or product.sku in skus]
+            self._assortments[skus] = Assortment(products)
+        return self._assortments[skus]
 
     def _new_cart(self) -> Cart:
         lowest, largest = self.profile.cart_size

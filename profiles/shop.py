@@ -58,6 +58,7 @@ class Step:
     body: Mapping[str, Any] | None = None
     lookup: "Lookup | None" = None
     finishes: bool = False  # completes what was begun, so it is sent even when the session's time is over
+    account_known: bool = False  # the shop knows the account, so its 401 is a failure like any other and no answer
 
     @property
     def payload(self) -> str | None:
@@ -132,8 +133,9 @@ def register(account: Credentials) -> Step:
     return Step(REGISTER, _path(REGISTER), body)
 
 
-def login(account: Credentials) -> Step:
-    return Step(LOGIN, _path(LOGIN), {"email": account.email, "password": account.password})
+def login(account: Credentials, known: bool) -> Step:
+    """Logs in. `known`: the shop said just now that it has the account."""
+    return Step(LOGIN, _path(LOGIN), {"email": account.email, "password": account.password}, account_known=known)
 
 
 @cache

@@ -132,13 +132,14 @@ class ShopUser(FastHttpUser):
             if live.is_over():
                 self._end_session(live.session.outcome())
                 continue
-            phase = self._runtime.phase_now()
-            if live.session.user_id is None and not self._sign_in(phase.name):
-                live.session.skip_visit(live.now_s(), phase.pace)
+            now = self._runtime.segment_now()
+            if live.session.user_id is None and not self._sign_in(now.name):
+                live.session.skip_visit(live.now_s(), now.pace)
                 continue
-            visit = live.visit = live.session.next_visit(live.now_s(), phase.pace, phase.weights)
+            visit = live.session.next_visit(live.now_s(), now.pace, now.weights, now.target_products)
+            live.visit = visit
             if visit is not None:
-                live.info = live.describe(phase.name, visit.user_action)
+                live.info = live.describe(now.name, visit.user_action)
                 return visit.user_action
 
     def make_visit(self) -> None:
@@ -198,7 +199,7 @@ class ShopUser(FastHttpUser):
         self._seat.session += 1
         session = Session(self._profile, key, plan.scenario.catalogue, plan.scenario.addresses)
         live = self._live = LiveSession(
-            session, account, shop.credentials(plan.scenario.name, account), runtime.phase_now().name, plan.time_scale
+            session, account, shop.credentials(plan.scenario.name, account), runtime.segment_now().name, plan.time_scale
         )
         self._shop.begin_session(session.reference, self._sign_in_again, live.time_left_s)
         return live

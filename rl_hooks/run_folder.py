@@ -27,7 +27,7 @@ from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: plans have segments and faults
 SEGMENT_BYTES = {"requests": 2 << 20, "sessions": 256 << 10, "decisions": 256 << 10, "samples": 256 << 10}
 
 
@@ -86,31 +86,64 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     beside.replace(path)
 
 
-class RunWriter:
-    """What one process incarnation writes into a run folder.
+class EventWriter:
+    """A process incarnation that writes events and no rows."""
 
-    Rows go through `append`; ids for the `*_ref` columns come from `ref`; `board` says what is in flight.
-    """
-
-    def __init__(self, path: Path, role: str, board_places: int) -> None:
+    def __init__(self, path: Path, role: str) -> None:
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:48] or "host"
         self.path = path
         self.incarnation = f"{role}.{host}.{secrets.token_hex(4)}"
         self._facts = {"role": role, "host": host, "pid": os.getpid(), "started_unix_ns": time.time_ns()}
-        self._refs: dict[tuple[str, str], int] = {}
-        self._ref_counts: dict[str, int] = {}
         try:
-            self.tables = {
-                name: SegmentWriter(path / name, self.incarnation, table, SEGMENT_BYTES[name])
-                for name, table in TABLES.items()
-            }
-            self.board = Board(path / "in_flight" / f"{self.incarnation}.board", board_places)
+            self._open()
             self._names = _Lines(path / "dictionaries" / f"{self.incarnation}.jsonl")
             self._events = _Lines(path / "events" / f"{self.incarnation}.jsonl")
             self._write_process("running")
         except OSError as error:
             way_out = "free some space or choose another place with --run-folder"
             raise RunFolderError(f"{path}: cannot be written ({error.strerror}); {way_out}") from error
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Write one event with the time of now."""
+        self._events.write({"t_ns": time.time_ns(), "kind": kind, **facts})
+
+    def rows(self) -> dict[str, int]:
+        """Rows written so far, by table."""
+        return dict.fromkeys(TABLES, 0)
+
+    def close(self) -> None:
+        """Say that this incarnation ended in order, with its last row numbers."""
+        self._names.close()
+        self._events.close()
+        self._write_process("closed")
+
+    def _open(self) -> None:
+        """Make what else it writes into."""
+
+    def _write_process(self, state: str) -> None:
+        last_seq = self.rows() if state == "closed" else None
+        facts = {**self._facts, "state": state, "last_seq": last_seq}
+        write_json(self.path / "processes" / f"{self.incarnation}.json", facts)
+
+
+class RunWriter(EventWriter):
+    """What one process incarnation writes into a run folder.
+
+    Rows go through `append`; ids for the `*_ref` columns come from `ref`; `board` says what is in flight.
+    """
+
+    def __init__(self, path: Path, role: str, board_places: int) -> None:
+        self._refs: dict[tuple[str, str], int] = {}
+        self._ref_counts: dict[str, int] = {}
+        self._board_places = board_places
+        super().__init__(path, role)
+
+    def _open(self) -> None:
+        self.tables = {
+            name: SegmentWriter(self.path / name, self.incarnation, table, SEGMENT_BYTES[name])
+            for name, table in TABLES.items()
+        }
+        self.board = Board(self.path / "in_flight" / f"{self.incarnation}.board", self._board_places)
 
     def ref(self, kind: str, name: str) -> int:
         """The id of `name` among the names of its kind, from 1 on; 0 for the empty name, which means none."""
@@ -124,10 +157,6 @@ class RunWriter:
         self._ref_counts[kind] = new
         self._refs[kind, name] = new
         return new
-
-    def event(self, kind: str, **facts: Any) -> None:
-        """Write one event with the time of now."""
-        self._events.write({"t_ns": time.time_ns(), "kind": kind, **facts})
 
     def maintain(self) -> None:
         """Seal full segments and keep spares ready; may run in another thread. Raises OSError when the disk is full."""
@@ -149,14 +178,7 @@ class RunWriter:
         for writer in self.tables.values():
             writer.close()
         self.board.close()
-        self._names.close()
-        self._events.close()
-        self._write_process("closed")
-
-    def _write_process(self, state: str) -> None:
-        last_seq = self.rows() if state == "closed" else None
-        facts = {**self._facts, "state": state, "last_seq": last_seq}
-        write_json(self.path / "processes" / f"{self.incarnation}.json", facts)
+        super().close()
 
 
 class Board:

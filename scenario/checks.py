@@ -8,9 +8,10 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from scenario import visits
+from scenario import chaos, visits
 from scenario.errors import Problem, bare, number, show, suggestion
 from scenario.model import DEFAULTS, PAYMENT_LIMIT, USER_ACTIONS, one_name
+from scenario.phase_checks import check_phase
 from scenario.structure import place_of
 
 SUM_TOLERANCE = 1e-6
@@ -32,6 +33,7 @@ class _Checks:
         self._profiles: Tree = suite.get("user_behavior_profiles", {})
         self._defined = {one_name(name): name for name in self._profiles}
         self._problems: list[Problem] = []
+        self._skus: dict[str, int] = {}  # SKU -> its first place in the catalogue
 
     def run(self) -> list[Problem]:
         self._sum_of_rewards("base_config", self._base)
@@ -66,7 +68,7 @@ class _Checks:
     # The catalogue
 
     def _check_catalogue(self) -> None:
-        first: dict[str, int] = {}
+        first = self._skus
         for index, product in enumerate(self._suite.get("product_catalogue", [])):
             sku = product.get("sku")
             if sku in first:
@@ -159,7 +161,9 @@ class _Checks:
         self._durations_add_up(place, scenario, phases)
         self._users_are_allowed(place, scenario, phases)
         self._times_fit_the_phases(place, scenario, phases)
+        _, ramp_s = self._effective(place, scenario, "ramp_seconds")
         for index, phase in enumerate(phases):
+            self._problems += check_phase(f"{patterns}[{index}]", phase, self._skus, ramp_s, self._is_whole)
             self._check_distribution(f"{patterns}[{index}].user_behavior_distribution", phase)
             self._check_weights(f"{patterns}[{index}].scenario_weights", phase)
 
@@ -212,12 +216,13 @@ class _Checks:
             if value is None and self._is_whole(where):
                 self._add(place, f"{key} is missing", f"Add {key} to base_config or to the scenario")
         for index, phase in enumerate(phases):
-            users = phase.get("concurrent_users")
-            if users is not None and most is not None and users > most:
-                text = f"is {users}, but {where_most} is {most}"
+            users, at_most = phase.get("concurrent_users"), _most_users(phase)
+            if users is not None and most is not None and at_most > most:
+                wanders = f" and wanders up to {at_most}" if at_most > users else ""
+                text = f"is {users}{wanders}, but {where_most} is {most}"
                 way_out = "Use fewer users or raise max_concurrent_users"
                 self._add(f"{place}.traffic_patterns[{index}].concurrent_users", text, way_out)
-        largest = max((phase.get("concurrent_users", 0) for phase in phases), default=0)
+        largest = max((_most_users(phase) for phase in phases), default=0)
         if accounts is not None and accounts < largest:
             text = f"is {accounts}, but a phase has {largest} users at once, each with an account of its own"
             self._add(where_all if where_all.startswith(place) else f"{place}.total_users", text, "Raise total_users")
@@ -289,6 +294,12 @@ class _Checks:
         if not any(choice[action] for action in needed):
             text = f"leaves {bare(name)} nothing to do in a session without a cart: {', '.join(needed)} all come to 0"
             self._add(place, text, "Give one of them a weight above 0 that the profile also gives a probability")
+
+
+def _most_users(phase: Tree) -> int:
+    """The users a phase can come to, with chaos."""
+    variance: float = (phase.get("chaos_parameters") or {}).get("user_variance") or 0.0
+    return chaos.most_users(phase.get("concurrent_users", 0), variance)
 
 
 def _at_and_above(place: str) -> list[str]:

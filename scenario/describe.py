@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from scenario.errors import number
-from scenario.model import SERVICES
+from scenario.model import LEVELS, SERVICES
 
 if TYPE_CHECKING:
     from scenario.plan import Plan, PlanPhase
@@ -20,7 +20,9 @@ def describe(plan: "Plan") -> list[str]:
         *_times(plan),
         "",
         *_requests(plan),
-        *_block("Expected by the author of the file (changes nothing)", _expectations(plan)),
+        *_block("Faults, real times", _faults(plan)),
+        *_block("Chaos, as it was drawn from the seed", _chaos(plan)),
+        *_block("Expected by the author of the file", _expectations(plan)),
         *_block("Defaults, because the file does not say", plan.scenario.defaults),
         *_block("Differs from the file", _differences(plan)),
         *_block("Warnings", _warnings(plan)),
@@ -56,7 +58,12 @@ def _phases(plan: "Plan") -> list[str]:
     ]
     lines = ["Phases and users per profile", *_table([head, *rows])]
     described = [f"  {phase.name}: {phase.description}" for phase in plan.scenario.phases if phase.description]
-    return [*lines, *described]
+    narrowed = [
+        f"  {phase.name}: shoppers look only at {', '.join(phase.target_products)}"
+        for phase in plan.scenario.phases
+        if phase.target_products
+    ]
+    return [*lines, *described, *narrowed]
 
 
 def _times(plan: "Plan") -> list[str]:
@@ -102,6 +109,31 @@ def _per_decision(plan: "Plan", phase: "PlanPhase") -> list[float]:
     return [rates[service] * plan.decision_interval_s for service in SERVICES]
 
 
+def _faults(plan: "Plan") -> list[str]:
+    if plan.without_faults:
+        return ["left out on request (--no-faults); the data says so"]
+    return [
+        f"{_clock(fault.start_s)}-{_clock(fault.end_s)} {fault.phase}: {fault.text}, "
+        f"{_short(fault.end_s - fault.start_s)} s"
+        for fault in plan.faults
+    ]
+
+
+def _chaos(plan: "Plan") -> list[str]:
+    lines = []
+    for phase, nominal in zip(plan.phases, plan.scenario.phases, strict=True):
+        mine = [segment for segment in plan.segments if segment.phase_index == phase.index]
+        if nominal.chaos is None:
+            continue
+        users, pace = [one.users for one in mine], [one.pace for one in mine]
+        lines.append(
+            f"{phase.name}: {len(mine)} stretches of {_short(mine[0].duration_s)} s, "
+            f"users {min(users)}-{max(users)}, pace {_short(min(pace))}-{_short(max(pace))}, "
+            f"action randomness {number(nominal.chaos.action_randomness)}"
+        )
+    return lines
+
+
 def _expectations(plan: "Plan") -> list[str]:
     lines = []
     for phase in plan.scenario.phases:
@@ -141,7 +173,39 @@ def _warnings(plan: "Plan") -> list[str]:
         ]
         if few:
             lines.append(f"{phase.name}: less than 1 request per decision of {', '.join(few)}")
+    return [*lines, *_contradictions(plan), *_without_chaos(plan), *_without_recovery(plan)]
+
+
+def _contradictions(plan: "Plan") -> list[str]:
+    """Where a service that the author expects to get more requests than another one gets fewer."""
+    lines = []
+    for phase, nominal in zip(plan.phases, plan.scenario.phases, strict=True):
+        rates, levels = plan.expected_service_rps(phase), nominal.service_load_characteristics
+        for more, high in levels.items():
+            for less, low in levels.items():
+                if LEVELS.index(high) > LEVELS.index(low) and rates[more] < rates[less]:
+                    lines.append(
+                        f"{phase.name}: {more} is expected to have {high} load and {less} {low}, but the plan sends "
+                        f"{rates[more]:.1f} and {rates[less]:.1f} requests/s"
+                    )
     return lines
+
+
+def _without_chaos(plan: "Plan") -> list[str]:
+    return [
+        f"{phase.name}: intensity variable without chaos_parameters is paced like medium"
+        for phase in plan.scenario.phases
+        if phase.intensity == "variable" and phase.chaos is None
+    ]
+
+
+def _without_recovery(plan: "Plan") -> list[str]:
+    """Faults that last until the end: what comes after them is not in the data."""
+    return [
+        f"{fault.phase}: {fault.text} lasts until the end of the scenario, so its recovery is not in the data"
+        for fault in plan.faults
+        if fault.end_s > plan.duration_s - plan.window_s
+    ]
 
 
 def _block(title: str, lines: Iterable[str]) -> list[str]:

@@ -13,14 +13,18 @@ from scenario.checks import check
 from scenario.errors import Problem, ScenarioError, show, suggestion
 from scenario.model import (
     DEFAULTS,
+    FAULT_KINDS,
     SERVICES,
     USER_ACTIONS,
     Address,
+    Chaos,
+    Fault,
     Phase,
     Product,
     Profile,
     Scenario,
     one_name,
+    one_service,
     value_text,
 )
 from scenario.structure import check_structure
@@ -36,6 +40,8 @@ _TIMES: Mapping[str, str] = {
     "request_timeout_s": "request_timeout_seconds",
     "retry_attempts": "retry_attempts",
     "retry_delay_s": "retry_delay_seconds",
+    "recovery_pause_min": "recovery_pause_minutes",
+    "background_rps": "background_requests_per_second",
 }
 """Field of `Scenario` -> key of a file, for the settings that have a default."""
 
@@ -151,7 +157,7 @@ def _scenario(name: str, node: schema.ScenarioNode, suite: schema.Suite, profile
     return Scenario(
         name=name,
         description=_one_line(node.description),
-        phases=_phases(node.traffic_patterns, profiles),
+        phases=_phases(node.traffic_patterns, profiles, settings),
         profiles=profiles,
         catalogue=tuple(_product(product) for product in suite.product_catalogue),
         addresses=tuple(Address(**address.model_dump()) for address in suite.shipping_addresses),
@@ -188,7 +194,7 @@ class _Settings:
         self.defaults.append(f"{key} {value_text(DEFAULTS[key])}")
 
 
-def _phases(nodes: list[schema.PhaseNode], profiles: Mapping[str, Profile]) -> tuple[Phase, ...]:
+def _phases(nodes: list[schema.PhaseNode], profiles: Mapping[str, Profile], settings: _Settings) -> tuple[Phase, ...]:
     defined = {one_name(name): name for name in profiles}
     phases: list[Phase] = []
     start_min = 0.0
@@ -207,12 +213,59 @@ def _phases(nodes: list[schema.PhaseNode], profiles: Mapping[str, Profile]) -> t
                     for action in USER_ACTIONS
                     if (weight := getattr(node.scenario_weights, f"{action}_weight")) is not None
                 },
-                service_load_characteristics=node.service_load_characteristics or {},
-                expected_service_stress=node.expected_service_stress or {},
+                service_load_characteristics=_by_service(node.service_load_characteristics),
+                expected_service_stress=_by_service(node.expected_service_stress),
+                ramp_s=node.ramp_up_time_seconds,
+                faults=_faults(node),
+                chaos=_chaos(node, settings),
+                target_products=tuple(node.target_products or ()),
             )
         )
         start_min += node.duration_minutes
     return tuple(phases)
+
+
+def _faults(node: schema.PhaseNode) -> tuple[Fault, ...]:
+    """All faults of a phase, one for each condition, in order of their start."""
+    faults = [
+        fault
+        for service, conditions in (node.simulated_conditions or {}).items()
+        for fault in _each(service, conditions, 0.0, node.duration_minutes)
+    ]
+    for entry in node.failure_timeline or ():
+        faults += _each(entry.service, entry, entry.minute, entry.duration_minutes)
+    return tuple(sorted(faults, key=lambda fault: fault.start_min))
+
+
+def _each(name: str, conditions: schema.Conditions, start_min: float, duration_min: float) -> list[Fault]:
+    service, instances = one_service(name), tuple(conditions.instances or ())
+    assert service is not None  # checked in scenario.checks
+    given = {condition: getattr(conditions, condition) for condition in FAULT_KINDS}
+    return [
+        Fault(service, kind, None if kind == "crash" else given[condition], instances, start_min, duration_min)
+        for condition, kind in FAULT_KINDS.items()
+        if given[condition] is not None
+    ]
+
+
+def _chaos(node: schema.PhaseNode, settings: _Settings) -> Chaos | None:
+    given = node.chaos_parameters
+    if given is None:
+        return None
+    every_s = given.change_every_seconds
+    if every_s is None:
+        every_s = DEFAULTS["change_every_seconds"]
+        settings.defaults.append(f"{node.name}.chaos_parameters.change_every_seconds {value_text(every_s)}")
+    return Chaos(
+        user_variance=given.user_variance or 0.0,
+        think_time_variance=given.think_time_variance or 0.0,
+        action_randomness=given.action_randomness or 0.0,
+        change_every_s=every_s,
+    )
+
+
+def _by_service(levels: Mapping[str, str] | None) -> dict[str, str]:
+    return {service: level for name, level in (levels or {}).items() if (service := one_service(name)) is not None}
 
 
 def _product(node: schema.ProductNode) -> Product:

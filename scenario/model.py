@@ -22,6 +22,21 @@ PACE: Mapping[str, float] = MappingProxyType(
 )
 """Intensity -> pace f: pauses are multiplied by f, and a session makes pages / f visits in its unchanged length."""
 
+FAULT_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "latency_factor": "latency",
+        "error_rate": "errors",
+        "timeout_rate": "timeouts",
+        "capacity": "capacity",
+        "antagonist": "antagonist",
+        "crash": "crash",
+    }
+)
+"""Condition of a file -> kind of fault, as injectors know it."""
+
+LEVELS = ("very_low", "low", "medium", "high", "very_high", "extreme")
+"""How much load or stress an author expects of a service, in rising order."""
+
 PAYMENT_LIMIT = 100_000.0
 """The shop's payment service fails any payment above this amount, in the catalogue's currency."""
 
@@ -40,6 +55,9 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         ),
         "service_slo_ms": MappingProxyType(dict(zip(SERVICES, (250.0, 250.0, 300.0, 500.0, 600.0), strict=True))),
         "cart_size": (1, 3),
+        "change_every_seconds": 120.0,
+        "recovery_pause_minutes": 5.0,
+        "background_requests_per_second": 1.0,
     }
 )
 """Key -> value when a file leaves it out. Every one that is used is printed with the plan."""
@@ -102,6 +120,38 @@ class Profile(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong inside a service for a while."""
+
+    service: str
+    kind: str  # a value of FAULT_KINDS
+    value: float | None  # factor, rate or share; None for a crash
+    instances: tuple[str, ...]  # empty: all instances of the service
+    start_min: float  # minutes from the start of its phase
+    duration_min: float  # minutes
+
+    def __str__(self) -> str:
+        """What it is, as it stands in the data.
+
+        >>> str(Fault("cart-service", "latency", 5.0, (), 0.0, 10.0))
+        'cart-service latency 5'
+        """
+        what = self.kind if self.value is None else f"{self.kind} {self.value:g}"
+        where = f" ({', '.join(self.instances)})" if self.instances else ""
+        return f"{self.service} {what}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """Random processes around a phase; 0 leaves something as it is. What they come to is drawn with the plan."""
+
+    user_variance: float  # users wander within users x (1 +- this)
+    think_time_variance: float  # the pace wanders within pace x (1 +- this)
+    action_randomness: float  # share of the action weights that is drawn anew
+    change_every_s: float  # nominal seconds between two changes
+
+
+@dataclass(frozen=True, slots=True)
 class Phase(Frozen):
     """One stretch of a scenario's timeline."""
 
@@ -113,8 +163,12 @@ class Phase(Frozen):
     users: int
     distribution: Mapping[str, float]  # profile -> share of the users as listed; sums to 1
     weights: Mapping[str, float]  # user action -> weight, only those the file gives
-    service_load_characteristics: Mapping[str, str]  # service -> what the author expects; only printed
-    expected_service_stress: Mapping[str, str]  # service -> what the author expects; only printed
+    service_load_characteristics: Mapping[str, str]  # service -> level of requests that the author expects
+    expected_service_stress: Mapping[str, str]  # service -> level of slowness and errors that the author expects
+    ramp_s: float | None = None  # how long its users take to change at its start; None: the scenario's
+    faults: tuple[Fault, ...] = ()  # in order of their start
+    chaos: Chaos | None = None
+    target_products: tuple[str, ...] = ()  # SKUs; the only ones of interest in this phase; empty: the whole catalogue
 
     @property
     def pace(self) -> float:
@@ -136,10 +190,12 @@ class Scenario(Frozen):
     decision_interval_s: float
     window_s: float  # of the observation
     episode_s: float
-    ramp_s: float  # how long the users take to change at the start of a phase
+    ramp_s: float  # how long the users take to change at the start of a phase that does not say
     request_timeout_s: float
     retry_attempts: int  # tries after the first one
     retry_delay_s: float  # before the first retry; doubles from then on
+    recovery_pause_min: float  # minutes of rest after it when another scenario follows
+    background_rps: float  # requests per nominal second during that rest
     base_url: str | None  # None: the target is named on the command line
     service_slo_ms: Mapping[str, float]  # service -> response time it should keep
     reward_weights: Mapping[str, float]  # reward component -> weight; sums to 1
@@ -148,6 +204,17 @@ class Scenario(Frozen):
     @property
     def duration_min(self) -> float:
         return sum(phase.duration_min for phase in self.phases)
+
+
+def one_service(name: str) -> str | None:
+    """The service that a name means, None for none.
+
+    >>> [one_service(name) for name in ("cart-service", "cart_service", "cart", "checkout")]
+    ['cart-service', 'cart-service', 'cart-service', None]
+    """
+    plain = name.replace("_", "-")
+    found = plain if plain.endswith("-service") else f"{plain}-service"
+    return found if found in SERVICES else None
 
 
 def one_name(name: str) -> str:

@@ -10,6 +10,8 @@ phases (held by tests/scenario/test_plan.py::test_the_drawing_of_the_docstring):
             0 |__/________________|_________|___ t
               0  ramp_s           start_s   duration_s
                  |--- phase 0 ----|-phase 1-|
+
+A phase with chaos is several segments, each of which begins with a ramp as a phase does (`scenario.chaos`).
 """
 
 import math
@@ -22,9 +24,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from scenario import visits
+from scenario import chaos, visits
 from scenario.describe import describe
 from scenario.errors import Problem, ScenarioError, number
+from scenario.faults import PlanFault
 from scenario.mix import apportion, between
 from scenario.model import PACE, SERVICES, Frozen, Phase, Scenario
 
@@ -32,6 +35,9 @@ DYNAMICS_LIMIT = 10.0
 """Service times reach their floor of 5 ms at this time scale, so the system's own times are not divided by more."""
 SHORTEST_DECISION_INTERVAL_S = 0.2
 """Timers and actuation are not finer than this, in real seconds."""
+
+EXTREME_OVERLOAD = 1.4
+"""A sandbox that is made for 0.85 utilization comes to 1.2 in an extreme phase: beyond 1, as a flash sale is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,26 @@ class PlanPhase(Frozen):
         return self.start_s + self.duration_s
 
 
+@dataclass(frozen=True, slots=True)
+class Segment(Frozen):
+    """A stretch of a phase in which nothing changes once its ramp is over: the whole phase, unless there is chaos.
+
+    Times in real seconds from the start of the run.
+    """
+
+    index: int
+    phase_index: int
+    name: str  # of the phase
+    start_s: float
+    duration_s: float
+    ramp_s: float  # how long users take to change at its start
+    users: int
+    mix: Mapping[str, int]  # every profile of the plan -> users; sums to `users`
+    pace: float  # pauses are multiplied by it
+    weights: Mapping[str, float]  # user action -> weight
+    target_products: tuple[str, ...]  # SKUs; the only ones of interest; empty: the whole catalogue
+
+
 @dataclass(frozen=True)
 class Plan(Frozen):
     """What a run does and when. Made by `make_plan`; equal inputs make equal plans."""
@@ -63,6 +89,9 @@ class Plan(Frozen):
     time_scale: float
     user_scale: float
     phases: tuple[PlanPhase, ...]
+    segments: tuple[Segment, ...]
+    faults: tuple[PlanFault, ...]  # in order of their start
+    without_faults: bool  # the scenario's faults were left out on request
     duration_s: float
     decision_interval_s: float  # >= SHORTEST_DECISION_INTERVAL_S
     decision_interval_asked_s: float  # nominal / time scale; smaller than the former when that had to be raised
@@ -83,37 +112,67 @@ class Plan(Frozen):
             return None
         return self.phases[bisect_right(self._starts, t_s) - 1]
 
-    def mix_at(self, t_s: float) -> Mapping[str, int]:
-        """Users per profile at `t_s`: on the way for `ramp_s` at the start of each phase, then exactly its mix.
+    def segment_at(self, t_s: float) -> Segment | None:
+        """The segment at `t_s`; None before the start and from the end on."""
+        if not 0 <= t_s < self.duration_s:
+            return None
+        return self.segments[bisect_right(self._segment_starts, t_s) - 1]
 
-        The first phase comes from nobody. Nobody before the start and from the end on.
+    def mix_at(self, t_s: float) -> Mapping[str, int]:
+        """Users per profile at `t_s`: on the way at the start of each segment, then exactly its mix.
+
+        The first segment comes from nobody. Nobody before the start and from the end on.
         """
-        phase = self.phase_at(t_s)
-        if phase is None:
+        segment = self.segment_at(t_s)
+        if segment is None:
             return self._nobody
-        into_s = t_s - phase.start_s
-        if into_s >= self.ramp_s:
-            return phase.mix
-        before = self.phases[phase.index - 1].mix if phase.index else self._nobody
-        return MappingProxyType(between(before, phase.mix, into_s / self.ramp_s))
+        into_s = t_s - segment.start_s
+        if into_s >= segment.ramp_s:
+            return segment.mix
+        before = self.segments[segment.index - 1].mix if segment.index else self._nobody
+        return MappingProxyType(between(before, segment.mix, into_s / segment.ramp_s))
 
     def in_ramp(self, t_s: float) -> bool:
-        """Whether users are still on the way to their phase's mix at `t_s`."""
-        phase = self.phase_at(t_s)
-        return phase is not None and t_s - phase.start_s < self.ramp_s
+        """Whether users are still on the way to their segment's mix at `t_s`."""
+        segment = self.segment_at(t_s)
+        return segment is not None and t_s - segment.start_s < segment.ramp_s
+
+    def faults_at(self, t_s: float) -> tuple[PlanFault, ...]:
+        """The faults planned to be in force at `t_s`."""
+        return tuple(fault for fault in self.faults if fault.start_s <= t_s < fault.end_s)
 
     def expected_rps(self, phase: PlanPhase) -> Mapping[str, float]:
-        """Endpoint key -> requests per real second that the phase's full mix is expected to send, without retries."""
-        return self._rps(phase, phase.mix)
+        """Endpoint key -> requests per real second that the phase is expected to send once its ramps are over.
+
+        The mean over its segments; retries are not in it.
+        """
+        mine = [segment for segment in self.segments if segment.phase_index == phase.index]
+        rates: dict[str, float] = {}
+        for segment in mine:
+            for endpoint, rate in self._rps(segment, segment.mix).items():
+                rates[endpoint] = rates.get(endpoint, 0.0) + rate * segment.duration_s / phase.duration_s
+        return MappingProxyType(rates)
 
     def expected_service_rps(self, phase: PlanPhase) -> Mapping[str, float]:
-        """Service -> requests per real second that the phase's full mix is expected to send, without retries."""
-        return _by_service(self._rps(phase, phase.mix))
+        """The same by service."""
+        return _by_service(self.expected_rps(phase))
 
     def expected_service_rps_at(self, t_s: float) -> Mapping[str, float]:
-        """The same at `t_s`, with the users planned then; zero outside the run."""
-        phase = self.phase_at(t_s)
-        return _by_service(self._rps(phase, self.mix_at(t_s)) if phase is not None else {})
+        """Service -> requests per real second expected at `t_s`, with the users planned then; zero outside the run."""
+        segment = self.segment_at(t_s)
+        return _by_service(self._rps(segment, self.mix_at(t_s)) if segment is not None else {})
+
+    def design_rps(self) -> Mapping[str, float]:
+        """Endpoint key -> requests per real second that a system for this scenario is made for: the busiest segment's.
+
+        An extreme phase is meant to be more than it can take, so only 1 / EXTREME_OVERLOAD of it counts.
+        """
+        rates: list[dict[str, float]] = []
+        for segment in self.segments:
+            share = 1 / EXTREME_OVERLOAD if self.phases[segment.phase_index].intensity == "extreme" else 1.0
+            rates.append({key: rate * share for key, rate in self._rps(segment, segment.mix).items()})
+        totals = [sum(one.values()) for one in rates]
+        return MappingProxyType(rates[totals.index(max(totals))])
 
     def describe(self) -> list[str]:
         """What a person reads before a run."""
@@ -138,40 +197,44 @@ class Plan(Frozen):
         return tuple(phase.start_s for phase in self.phases)
 
     @cached_property
+    def _segment_starts(self) -> tuple[float, ...]:
+        return tuple(segment.start_s for segment in self.segments)
+
+    @cached_property
     def _nobody(self) -> Mapping[str, int]:
         return MappingProxyType(dict.fromkeys(self.max_users_per_profile, 0))
 
-    def _rps(self, phase: PlanPhase, mix: Mapping[str, int]) -> Mapping[str, float]:
+    def _rps(self, segment: Segment, mix: Mapping[str, int]) -> Mapping[str, float]:
         rates: dict[str, float] = {}
         for profile, users in mix.items():
-            for endpoint, rate in self._user_rps[phase.index, profile].items() if users else ():
+            for endpoint, rate in self._user_rps[segment.index, profile].items() if users else ():
                 rates[endpoint] = rates.get(endpoint, 0.0) + users * rate
         return MappingProxyType(rates)
 
     @cached_property
     def _user_rps(self) -> Mapping[tuple[int, str], Mapping[str, float]]:
-        """(phase, profile) -> endpoint -> requests per real second of one user, new accounts included."""
+        """(segment, profile) -> endpoint -> requests per real second of one user, new accounts included."""
         table: dict[tuple[int, str], Mapping[str, float]] = {}
         sessions = 0.0
-        for phase in self.phases:
-            of_phase = {
-                name: visits.calls_per_user_s(self.scenario.profiles[name], phase.weights, phase.intensity)
-                for name, users in self._ever(phase).items()
+        for segment in self.segments:
+            of_segment = {
+                name: visits.calls_per_user_s(self.scenario.profiles[name], segment.weights, segment.pace)
+                for name, users in self._ever(segment).items()
                 if users
             }
-            logins = sum(phase.mix[name] * rates[visits.LOGIN] for name, rates in of_phase.items())
-            started = logins * phase.duration_s * self.time_scale
+            logins = sum(segment.mix[name] * rates[visits.LOGIN] for name, rates in of_segment.items())
+            started = logins * segment.duration_s * self.time_scale
             new = min(max(self.accounts - sessions, 0.0), started) / started if started else 0.0
             sessions += started
-            for name, rates in of_phase.items():
+            for name, rates in of_segment.items():
                 rates[visits.REGISTER] = new * rates[visits.LOGIN]
-                table[phase.index, name] = {key: rate * self.time_scale for key, rate in rates.items()}
+                table[segment.index, name] = {key: rate * self.time_scale for key, rate in rates.items()}
         return table
 
-    def _ever(self, phase: PlanPhase) -> Mapping[str, int]:
-        """Users per profile that are there at any time of the phase, so also those only ramping down."""
-        before = self.phases[phase.index - 1].mix if phase.index else self._nobody
-        return {name: max(users, before[name]) for name, users in phase.mix.items()}
+    def _ever(self, segment: Segment) -> Mapping[str, int]:
+        """Users per profile that are there at any time of the segment, so also those only ramping down."""
+        before = self.segments[segment.index - 1].mix if segment.index else self._nobody
+        return {name: max(users, before[name]) for name, users in segment.mix.items()}
 
 
 def make_plan(
@@ -180,8 +243,10 @@ def make_plan(
     time_scale: float = 1.0,
     user_scale: float = 1.0,
     decision_interval_s: float | None = None,
+    *,
+    faults: bool = True,
 ) -> Plan:
-    """The plan of `scenario`.
+    """The plan of `scenario`; with `faults` False nothing goes wrong in it, and it says so.
 
     `time_scale` divides all times, `user_scale` multiplies users (at least one for every profile with a share).
     `decision_interval_s` replaces the scenario's own; it is NOMINAL seconds too, so it is divided by the time scale
@@ -194,13 +259,18 @@ def make_plan(
     phases = _plan_phases(scenario, time_scale, user_scale)
     interval_s = max(asked_s, SHORTEST_DECISION_INTERVAL_S)
     _check_interval(interval_s, phases, time_scale)
-    most_users = max(phase.users for phase in phases)
+    segments = _segments(scenario, phases, seed, time_scale)
+    planned = _faults(scenario, time_scale)
+    most_users = max(segment.users for segment in segments)
     return Plan(
         scenario=scenario,
         seed=seed,
         time_scale=time_scale,
         user_scale=user_scale,
         phases=phases,
+        segments=segments,
+        faults=planned if faults else (),
+        without_faults=bool(planned) and not faults,
         duration_s=scenario.duration_min * 60 / time_scale,
         decision_interval_s=interval_s,
         decision_interval_asked_s=asked_s,
@@ -212,7 +282,7 @@ def make_plan(
         request_timeout_s=scenario.request_timeout_s / dynamics_scale,
         retry_delay_s=scenario.retry_delay_s / dynamics_scale,
         slo_ms={service: slo_ms / dynamics_scale for service, slo_ms in scenario.service_slo_ms.items()},
-        max_users_per_profile={name: max(phase.mix[name] for phase in phases) for name in phases[0].mix},
+        max_users_per_profile={name: max(part.mix[name] for part in segments) for name in phases[0].mix},
         accounts=max(scenario.total_users, math.ceil(scenario.total_users * user_scale), most_users),
     )
 
@@ -239,6 +309,50 @@ def _plan_phases(scenario: Scenario, time_scale: float, user_scale: float) -> tu
             )
         )
     return tuple(phases)
+
+
+def _segments(scenario: Scenario, phases: tuple[PlanPhase, ...], seed: int, time_scale: float) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    for phase, nominal in zip(phases, scenario.phases, strict=True):
+        ramp_s = scenario.ramp_s if nominal.ramp_s is None else nominal.ramp_s
+        fewest = sum(share > 0 for share in nominal.distribution.values())
+        for stretch in chaos.stretches(nominal, seed, scenario.name):
+            users = max(fewest, math.floor(phase.users * stretch.users_factor + 0.5))
+            mix = apportion(users, nominal.distribution)
+            segments.append(
+                Segment(
+                    index=len(segments),
+                    phase_index=phase.index,
+                    name=phase.name,
+                    start_s=phase.start_s + stretch.start_min * 60 / time_scale,
+                    duration_s=stretch.duration_min * 60 / time_scale,
+                    ramp_s=ramp_s / time_scale,
+                    users=users,
+                    mix={name: mix.get(name, 0) for name in phase.mix},
+                    pace=phase.pace * stretch.pace_factor,
+                    weights=stretch.weights,
+                    target_products=nominal.target_products,
+                )
+            )
+    return tuple(segments)
+
+
+def _faults(scenario: Scenario, time_scale: float) -> tuple[PlanFault, ...]:
+    found = [(phase, fault) for phase in scenario.phases for fault in phase.faults]
+    return tuple(
+        PlanFault(
+            index=index,
+            phase=phase.name,
+            service=fault.service,
+            kind=fault.kind,
+            value=fault.value,
+            instances=fault.instances,
+            start_s=(phase.start_min + fault.start_min) * 60 / time_scale,
+            end_s=(phase.start_min + fault.start_min + fault.duration_min) * 60 / time_scale,
+            text=str(fault),
+        )
+        for index, (phase, fault) in enumerate(found)
+    )
 
 
 def _profiles_with_users(scenario: Scenario) -> list[str]:

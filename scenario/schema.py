@@ -21,6 +21,8 @@ BASE_URL = r"^https?://[A-Za-z0-9.\-:\[\]]+(/[A-Za-z0-9._~\-/]*)?$"
 MOST_USERS = 1_000_000
 MOST_MINUTES = 100_000.0
 MOST_SECONDS = 1_000_000.0
+WORST_LATENCY_FACTOR = 1000.0
+MOST_ANTAGONIST = 0.95
 
 
 def _printable(text: str) -> str:
@@ -37,10 +39,6 @@ def _given(value: Any) -> Any:
     if value is None:
         raise PydanticCustomError("empty", "empty")
     return value
-
-
-def _load_value(value: Any) -> Any:
-    return f"{value:.10g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 T = TypeVar("T")
@@ -71,7 +69,8 @@ Users = Annotated[Whole, Field(gt=0, le=MOST_USERS)]
 Pages = Annotated[Whole, Field(gt=0, le=10_000)]
 Units = Annotated[Whole, Field(gt=0, le=100)]
 Milliseconds = Annotated[Number, Field(gt=0, le=MOST_SECONDS)]
-LoadValue = Annotated[Label, BeforeValidator(_load_value, json_schema_input_type=str | float)]
+Level = Literal["very_low", "low", "medium", "high", "very_high", "extreme"]
+Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 class _Node(BaseModel):
@@ -126,6 +125,53 @@ class RewardWeights(_Node):
     user_satisfaction: Probability = Field(description="Apdex with T = SLO")
 
 
+class Conditions(_Node):
+    """What goes wrong inside a service; at least one of them."""
+
+    latency_factor: Maybe[Annotated[Number, Field(gt=1, le=WORST_LATENCY_FACTOR)]] = Field(
+        default=None, description="Its work takes this many times as long"
+    )
+    error_rate: Maybe[Share] = Field(default=None, description="This part of its requests fails fast")
+    timeout_rate: Maybe[Share] = Field(default=None, description="This part of its requests hangs until it times out")
+    capacity: Maybe[Annotated[Number, Field(gt=0, lt=1)]] = Field(
+        default=None, description="The part of its workers and CPU that is left"
+    )
+    antagonist: Maybe[Annotated[Number, Field(gt=0, le=MOST_ANTAGONIST)]] = Field(
+        default=None, description="Somebody else takes this share of its CPU"
+    )
+    crash: Maybe[Literal[True]] = Field(default=None, description="true: it is down, and starts cold afterwards")
+    instances: Maybe[Annotated[list[Name], Field(min_length=1)]] = Field(
+        default=None, description="The instances it happens to, as the target calls them; left out: all of the service"
+    )
+
+
+class TimedConditions(Conditions):
+    """What goes wrong inside a service for a part of its phase."""
+
+    minute: Annotated[Number, Field(ge=0, le=MOST_MINUTES)] = Field(
+        description="When it begins, minutes from the start of the phase"
+    )
+    duration_minutes: Minutes = Field(description="Minutes")
+    service: Label = Field(description="Such as cart-service")
+
+
+class ChaosNode(_Node):
+    """Random processes around the phase, drawn from the seed; what was drawn is in the plan and in the data."""
+
+    user_variance: Maybe[Annotated[Number, Field(ge=0, lt=1)]] = Field(
+        default=None, description="Users wander within concurrent_users x (1 +- this)"
+    )
+    think_time_variance: Maybe[Annotated[Number, Field(ge=0, lt=1)]] = Field(
+        default=None, description="All pauses wander within x (1 +- this)"
+    )
+    action_randomness: Maybe[Probability] = Field(
+        default=None, description="The share of the scenario_weights that is drawn anew"
+    )
+    change_every_seconds: Maybe[Seconds] = Field(
+        default=None, description=_or_else("Seconds between two changes", "change_every_seconds")
+    )
+
+
 class Settings(_Node):
     """What base_config states for all scenarios of the file and a scenario may state for itself."""
 
@@ -160,6 +206,14 @@ class Settings(_Node):
     retry_delay_seconds: Maybe[SecondsOrNone] = Field(
         default=None,
         description=_or_else("Before the first retry, doubled for each further one, seconds", "retry_delay_seconds"),
+    )
+    recovery_pause_minutes: Maybe[Annotated[Number, Field(ge=0, le=MOST_MINUTES)]] = Field(
+        default=None,
+        description=_or_else("Rest after the scenario when another one follows, minutes", "recovery_pause_minutes"),
+    )
+    background_requests_per_second: Maybe[Annotated[Number, Field(ge=0, le=MOST_SECONDS)]] = Field(
+        default=None,
+        description=_or_else("Light traffic during that rest, requests per second", "background_requests_per_second"),
     )
     service_slo_ms: Maybe[ServiceLevels] = Field(default=None, description="Response time each service should keep, ms")
     reward_weights: Maybe[RewardWeights] = Field(
@@ -210,11 +264,24 @@ class PhaseNode(_Node):
         min_length=1, description="Profile (singular or plural) -> share of the users; sums to 1"
     )
     scenario_weights: ScenarioWeights = Field(description="User action -> weight")
-    service_load_characteristics: Maybe[dict[Label, LoadValue]] = Field(
-        default=None, description="What you expect of each service; printed with the plan, changes nothing"
+    ramp_up_time_seconds: Maybe[SecondsOrNone] = Field(
+        default=None, description="How long this phase's users take to change, seconds; left out: ramp_seconds"
     )
-    expected_service_stress: Maybe[dict[Label, LoadValue]] = Field(
-        default=None, description="What you expect of each service; printed with the plan, changes nothing"
+    target_products: Maybe[Annotated[list[Label], Field(min_length=1)]] = Field(
+        default=None, description="SKUs: the only products of interest in this phase; left out: the whole catalogue"
+    )
+    simulated_conditions: Maybe[Annotated[dict[Label, Conditions], Field(min_length=1)]] = Field(
+        default=None, description="Service -> what goes wrong inside it during the whole phase"
+    )
+    failure_timeline: Maybe[Annotated[list[TimedConditions], Field(min_length=1)]] = Field(
+        default=None, description="What goes wrong for a part of the phase"
+    )
+    chaos_parameters: Maybe[ChaosNode] = Field(default=None, description="Random processes around the phase")
+    service_load_characteristics: Maybe[dict[Label, Level]] = Field(
+        default=None, description="Service -> how many requests you expect of it; where the plan differs, it says so"
+    )
+    expected_service_stress: Maybe[dict[Label, Level]] = Field(
+        default=None, description="Service -> how slow and faulty you expect it; verify-run compares it with the run"
     )
 
 

@@ -16,21 +16,28 @@ from scenario.schema import FileNode, PhaseNode, ScenarioNode, Settings, Suite
 
 Loc = tuple[int | str, ...]
 
-_FAULTS = "faults are not supported yet, so the run would not do what the file says"
-_CHAOS = "chaos parameters are not supported yet, so the run would not do what the file says"
-NOT_SUPPORTED: Mapping[str, str] = {
-    "simulated_conditions": _FAULTS,
-    "failure_timeline": _FAULTS,
-    "failure_scenarios": _FAULTS,
-    "chaos_parameters": _CHAOS,
-    "chaos_config": _CHAOS,
-    "user_variance": _CHAOS,
-    "user_count_variance": _CHAOS,
-    "think_time_variance": _CHAOS,
-    "action_randomness": _CHAOS,
-    "target_products": "target products are not supported yet, so the run would not do what the file says",
+_TO_PHASE = "belongs into a phase, because phases are what the data is judged by"
+_NO_POOL = "means nothing here: every shopper has a connection of its own, as browsers have, and no pool is shared"
+_CHAOS_WAY_OUT = "Write it into the chaos_parameters of the phase"
+REFUSED: Mapping[str, tuple[str, str]] = {
+    "simulated_conditions": (_TO_PHASE, "Move it into the traffic_patterns that it is meant for"),
+    "failure_timeline": (_TO_PHASE, "Move each entry into its phase, with its minute counted from the phase's start"),
+    "chaos_parameters": (_TO_PHASE, "Move it into the traffic_patterns that it is meant for"),
+    "chaos_config": ("is not a key", _CHAOS_WAY_OUT),
+    "user_variance": ("stands in the wrong place", _CHAOS_WAY_OUT),
+    "user_count_variance": ("is not a key", f"{_CHAOS_WAY_OUT} as user_variance"),
+    "think_time_variance": ("stands in the wrong place", _CHAOS_WAY_OUT),
+    "action_randomness": ("stands in the wrong place", _CHAOS_WAY_OUT),
+    "target_products": (_TO_PHASE, "Move it into the traffic_patterns that it is meant for"),
+    "ramp_up_time_seconds": ("is a phase's own", "Write ramp_seconds, which holds for every phase"),
+    "connection_pool_size": (_NO_POOL, "Remove it; concurrent_users says how many connections there are"),
+    "max_connections": (_NO_POOL, "Remove it; concurrent_users says how many connections there are"),
+    "pool_size": (_NO_POOL, "Remove it; concurrent_users says how many connections there are"),
+    "request_timeout": ("is not a key", "Write request_timeout_seconds"),
+    "max_retries": ("is not a key", "Write retry_attempts"),
+    "retry_delay": ("is not a key", "Write retry_delay_seconds"),
 }
-"""Keys that users have in files for later versions: refused with the reason, never ignored."""
+"""Keys that users have in files, where they mean nothing or another key: refused with the reason, never ignored."""
 
 _PAIR = "Write it as [smallest, largest]"
 
@@ -128,6 +135,7 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
     "less_than_equal": ("at most", "le"),
+    "less_than": ("below", "lt"),
 }
 
 
@@ -143,8 +151,8 @@ def _shape(kind: str, value: Any) -> tuple[str, str]:
 
 def _unknown(loc: Loc) -> Problem:
     key, place = str(loc[-1]), place_of(loc[:-1])
-    if key in NOT_SUPPORTED:
-        return Problem(place_of(loc), NOT_SUPPORTED[key], "Remove the key to run the scenario without it")
+    if key in REFUSED:
+        return Problem(place_of(loc), *REFUSED[key])
     text = f"unknown key {show(key)}"
     if len(loc) == 1 and key in Suite.model_fields:
         return Problem(place, text, f"Put {key} under rl_training_scenarios")
@@ -160,7 +168,7 @@ def _unknown(loc: Loc) -> Problem:
 def _meant(loc: Loc) -> Loc | None:
     """The place that an unknown key was meant for. A key missing there is the same mistake, told once."""
     key = str(loc[-1])
-    close = None if key in NOT_SUPPORTED else did_you_mean(key, _keys_at(loc[:-1]))
+    close = None if key in REFUSED else did_you_mean(key, _keys_at(loc[:-1]))
     return None if close is None else (*loc[:-1], close)
 
 

@@ -7,7 +7,7 @@ Endpoint keys are "<service> <METHOD> <path template>".
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from scenario.model import PACE, USER_ACTIONS, Profile
+from scenario.model import USER_ACTIONS, Profile
 
 LOGIN = "user-service POST /api/users/login"
 REGISTER = "user-service POST /api/users/register"
@@ -116,14 +116,14 @@ def sessions_per_user_s(profile: Profile) -> float:
     return 2 / (sum(profile.session_duration_min) * 60)
 
 
-def calls_per_user_s(profile: Profile, phase_weights: Mapping[str, float], intensity: str) -> dict[str, float]:
+def calls_per_user_s(profile: Profile, phase_weights: Mapping[str, float], pace: float) -> dict[str, float]:
     """Endpoint key -> expected requests per nominal second of one user, without the registering of new accounts.
 
     Page visits: mean pages / mean length / pace (both ends of the ranges belong together, so the ratio of the means
     is right). What a visit costs is the expectation over intents, free visits and the ones an intent forces.
     """
     session_rate = sessions_per_user_s(profile)
-    visits = max(1.0, sum(profile.pages) / 2 / PACE[intensity])
+    visits = max(1.0, sum(profile.pages) / 2 / pace)
     rates: dict[str, float] = {}
     _add(rates, CALLS_SESSION_START, session_rate)
     for intent, probability in intents(profile).items():

@@ -16,17 +16,19 @@ NUMERIC = {"numpy"}
 HTTP = {"requests"}
 TABLES = {"numpy", "pandas", "pyarrow"}
 LOCUST = {"locust", "gevent", "geventhttpclient"}
+LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"}  # of the scenario, without pydantic
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
-EXPORT = FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.export", "scenario", "yaml"}
+EXPORT = FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.export", "rl_hooks.faults.schedule", "scenario", "yaml"}
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
 RULES: dict[str, set[str]] = {
     "scenario": {"scenario", "yaml", "pydantic", "pydantic_core", "annotated_types"},
     "profiles": {"profiles", "scenario", "brotli"} | LOCUST,
+    "profiles.background": {"profiles", "scenario"} | HTTP,
     "profiles.choice": {"profiles.choice", "scenario"},
     "profiles.cart": {"profiles.cart", "profiles.choice", "scenario"},
     "profiles.session": {"profiles.choice", "profiles.cart", "profiles.session", "profiles.shop", "scenario"},
@@ -39,7 +41,9 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.target": FACTS | HTTP,
-    "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "scenario"},
+    "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "yaml", *LIGHT},
+    "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
+    "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
     "rl_hooks.export": EXPORT,
     "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
     "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},

@@ -1,5 +1,6 @@
 """The executor as a person uses it: real sandboxes, real runs at large time scales, real interruptions."""
 
+import copy
 import http.server
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rl_hooks.export.summary import ScenarioResult, read_result, summary_report
 from rl_hooks.export.tally import tally
@@ -147,14 +149,18 @@ def test_a_validation_needs_nothing_but_itself_and_ends_with_a_bundle(whole: Exe
     assert read_manifest(whole.run)["state"] == "complete"
     assert read_run(whole.run).requests["ok"].all()
     assert (whole.run / "bundle" / "dataset.json").is_file()
-    assert whole.out.startswith(f"scenario quick_validation of {ROOT / 'configs' / 'quick_validation_config.yaml'}, ")
+    first = [line.split("  ")[0] for line in whole.out.splitlines()[:4]]
+    assert first == ["not checked", "ok", "ok", "not checked"]  # target, disk space, packages, pods
     assert "\nsandbox ready: http://127.0.0.1:" in whole.out
+    assert f"\nscenario quick_validation of {ROOT / 'configs' / 'quick_validation_config.yaml'}, time " in whole.out
 
 
 def test_progress_is_shown_while_it_runs(whole: Execution) -> None:
     for phase in ("quick_browsing", "quick_purchases", "quick_wind_down"):
         assert re.search(
-            rf"^0:\d\d of 0:06 +{phase} .* users .* requests/s .* decisions +0 rows lost$", whole.out, re.M
+            rf"^0:\d\d of 0:06, 0:\d\d left +{phase} .* users .* requests/s .* \d+ rows, 0 lost +\d+ decisions$",
+            whole.out,
+            re.M,
         )
 
 
@@ -376,7 +382,7 @@ def test_a_locust_that_is_killed_leaves_a_bundle_and_a_summary_that_cannot_be_wr
     with validation(tmp_path, "--time-scale", "18", "--processes", "2") as execution:
         execution.wait_until(lambda: execution.rows() > 100, "100 rows are written")
         stamp = execution.run.name.removeprefix("quick_validation_")
-        (tmp_path / "logs" / f"rl_training_execution_results_{stamp}.json").mkdir()  # in the way
+        (tmp_path / "logs" / f"rl_training_summary_report_{stamp}.md").mkdir()  # in the way
         subprocess.run(["kill", "-9", str(execution.pid_of("-m locust"))], check=True)
         assert execution.ended() == 1
     assert "Locust was ended by signal 9; what it recorded is kept, and its log may say more: " in execution.err
@@ -385,6 +391,139 @@ def test_a_locust_that_is_killed_leaves_a_bundle_and_a_summary_that_cannot_be_wr
     assert "Traceback" not in execution.err
     assert execution.out.count("(interrupted)") == 1
     assert (execution.run / "bundle" / "dataset.json").is_file()
+
+
+# -- several scenarios ------------------------------------------------------------------------------------------------
+
+
+def two_scenarios(folder: Path) -> Path:
+    """The quick scenario under two names, `first` and `second`."""
+    content = yaml.safe_load((ROOT / "configs" / "quick_validation_config.yaml").read_text())
+    scenarios = content["rl_training_scenarios"]["training_scenarios"]
+    quick = scenarios.pop("quick_validation")
+    scenarios.update(first=quick, second=copy.deepcopy(quick))  # or they would be written as one and an alias
+    path = folder / "two.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def both(folder: Path, *options: str) -> AbstractContextManager[Execution]:
+    asked = ("--mode", "custom", "--config", str(folder / "two.yaml"), "--scenario", "first", "--scenario", "second")
+    return executing(folder, *asked, "--healthy", "--time-scale", "180", *options)
+
+
+def test_comprehensive_runs_all_four_scenarios_with_pauses_and_says_what_came_of_each(tmp_path: Path) -> None:
+    with executing(tmp_path, "--mode", "comprehensive", "--time-scale", "450", "--user-scale", "0.06") as execution:
+        assert execution.process.wait(170) == 0, execution.printed
+    (path,) = execution.logs("rl_training_execution_results_*.json")
+    content = json.loads(path.read_text())
+    assert [one["scenario"] for one in content["scenarios"]] == [
+        "comprehensive_rl_training",
+        "flash_sale_simulation",
+        "service_degradation_simulation",
+        "mixed_load_chaos",
+    ]
+    assert {one["state"] for one in content["scenarios"]} == {"complete"}
+    assert content["state"] == "finished"
+    assert [one["run"]["faults"]["applied"] for one in content["scenarios"]] == [0, 0, 4, 0]
+    assert [one["run"]["faults"]["lifted"] for one in content["scenarios"]] == [0, 0, 4, 0]
+    # Five minutes at time scale 450 with one request per nominal second.
+    assert [round(one["duration_s"], 1) for one in content["pauses"]] == [pytest.approx(300 / 450, abs=0.3)] * 3
+    assert all(one["sent"] + one["not_sent"] >= 290 for one in content["pauses"])
+    (report,) = execution.logs("rl_training_summary_report_*.md")
+    assert "## Pauses between scenarios\n" in report.read_text()
+    assert "| comprehensive_rl_training | 1 | " in report.read_text()
+
+
+def test_an_execution_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    two_scenarios(tmp_path)
+
+    def second_runs() -> bool:
+        return any((tmp_path / "runs").glob("second_*/manifest.json"))
+
+    with both(tmp_path) as execution:
+        execution.wait_until(second_runs, "the second scenario runs")
+        execution.process.kill()
+        execution.process.wait()
+        deadline = time.monotonic() + TIMEOUT_S
+        while processes(execution.left_behind) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    with both(tmp_path, "--resume", "--seed", "2") as execution:
+        assert execution.ended() == 2
+    assert "cannot be resumed with other options (seed was 1); give the same, or start anew" in execution.err
+    with both(tmp_path, "--resume") as execution:
+        assert execution.ended() == 0, execution.printed
+    assert "\nscenario first is complete since " in execution.out
+    assert len(list((tmp_path / "runs").glob("first_*"))) == 1
+    assert len(list((tmp_path / "runs").glob("second_*"))) == 2
+    newest = json.loads(execution.logs("rl_training_execution_results_*.json")[-1].read_text())
+    assert [(one["scenario"], one["state"]) for one in newest["scenarios"]] == [
+        ("first", "complete"),
+        ("second", "complete"),
+    ]
+    with both(tmp_path, "--resume") as execution:
+        assert execution.ended() == 2
+    assert "all its scenarios are complete, there is nothing to resume; start anew\n" in execution.err
+
+
+def test_ctrl_c_in_a_pause_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    path = two_scenarios(tmp_path)
+    path.write_text(path.read_text().replace("recovery_pause_minutes: 5", "recovery_pause_minutes: 500"))
+    with both(tmp_path) as execution:
+        execution.wait_until(lambda: "pause of 166.7 s before second" in execution.out, "the pause begins")
+        execution.ctrl_c()
+        assert execution.ended() == 1
+    assert "go on with what is not complete: the same command with --resume" in execution.out
+    assert execution.results()["state"] == "complete"
+
+
+# -- gates ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_that_answers_500_to_everything_is_a_failed_run(tmp_path: Path) -> None:
+    class Broken(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            healthy = self.path.endswith("/actuator/health")
+            content = b'{"status": "UP"}' if healthy else b'{"error": "broken"}'
+            self.send_response(200 if healthy else 500)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test reads what matters."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        host = f"http://127.0.0.1:{server.server_port}/proxy"
+        with executing(tmp_path, "--mode", "validation", "--time-scale", "180", "--host", host) as execution:
+            assert execution.ended() == 1
+        server.shutdown()
+        thread.join()
+    assert re.search(rf"run failed: no request succeeded of \d+ sent to {host}", execution.err)
+    gate = "gate         not passed: 0.0% of the requests succeeded, less than --min-success 0.5 asks for"
+    assert gate in execution.out.splitlines()
+    assert execution.results()["exit_code"] == 1
+
+
+def test_a_gate_of_ones_own(tmp_path: Path) -> None:
+    """A cart that fails half of the time: a run as planned, but not one with 99 % success."""
+    path = two_scenarios(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    for phase in content["rl_training_scenarios"]["training_scenarios"]["first"]["traffic_patterns"][:2]:
+        phase["simulated_conditions"] = {"cart-service": {"error_rate": 0.5}}
+    path.write_text(yaml.safe_dump(content))
+    options = ("--mode", "custom", "--config", str(path), "--scenario", "first", "--healthy", "--time-scale", "180")
+    with executing(tmp_path, *options, "--min-success", "0.99") as execution:
+        assert execution.ended() == 1
+    assert "less than --min-success 0.99 asks for" in execution.results()["gates"][0]
+    assert execution.results()["state"] == "complete"
 
 
 # -- what cannot be started -------------------------------------------------------------------------------------------
@@ -407,8 +546,13 @@ REFUSED = {
         ["comprehensive_rl_training_config.yaml: 1 problem\n", "there is no scenario 'comprehensive'. "],
     ),
     "all-at-once": (
-        "--mode validation --healthy --host ftp://x --processes 0 --logging-policy unifrom",
+        (
+            "--mode validation --healthy --host ftp://x --processes 0 --logging-policy unifrom --min-success 2 "
+            "--max-rows-lost -1"
+        ),
         [
+            "--min-success 2: give a share from 0 to 1, such as 0.5\n",
+            "--max-rows-lost -1: give a number of rows from 0 on\n",
             "--healthy is for the sandbox, and --host names another target; leave one of them out\n",
             "--processes 0: give a number of workers from 1 on, or leave it out\n",
             "--logging-policy unifrom: is not a known name. Did you mean 'uniform'?",
@@ -491,8 +635,8 @@ def test_the_help_says_what_each_mode_runs(tmp_path: Path) -> None:
     assert done.returncode == 0
     for line in (
         "two minutes at time scale 15, which is its default",
-        "this one scenario, no stress scenarios yet",
-        "any scenario of any file: --config FILE --scenario NAME",
+        "with a pause after each: 335 minutes at time scale 1",
+        "any scenarios of any file: --config FILE --scenario NAME",
     ):
         assert line in done.stdout
 
@@ -518,7 +662,7 @@ def test_a_report_names_gaps_and_what_is_not_known(whole: Execution) -> None:
         "conversion": {"window_shopper": {**result.run["conversion"]["bulk_buyer"], "planned": 0.02, "actual": None}},
     }
     changed = ScenarioResult(**{**result.__dict__, "run": run})
-    report = summary_report("custom", "20260101T000000Z", [changed], [Path("logs/x.log")])
+    report = summary_report("custom", "20260101T000000Z", [changed], [], [Path("logs/x.log")])
     assert report.startswith("# Summary of custom, started 20260101T000000Z\n\n## quick|validation: interrupted\n")
     assert "| requests | 7, none ended, 7 with unknown end, 0 retries |\n" in report
     assert "| rows lost | at least 12 |\n" in report

@@ -2,18 +2,24 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export.dataset import RunSteps
+from rl_hooks.export.align import plan_start_ns
+from rl_hooks.faults.schedule import in_force
 from rl_hooks.row import Failure, Outcome
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
+if TYPE_CHECKING:
+    from rl_hooks.export.dataset import RunSteps
+
 Array = npt.NDArray[Any]
+
+_OF_A_CHANGE = ("what", "fault", "phase", "service", "instances", "fault_kind", "value", "planned_s", "why")
 
 
 def iso_utc(unix_ns: int) -> str:
@@ -77,12 +83,50 @@ def decision_gaps(run: Run) -> dict[str, int]:
     return {"skipped_intervals": skipped, "without_sample": unanswered}
 
 
+def faults(run: Run) -> dict[str, Any]:
+    """What was planned to go wrong inside the services, and what really did."""
+    told: Mapping[str, Any] = run.manifest.get("faults") or {}
+    changes = [event for event in run.events if event["kind"] == "fault"]
+    start_ns = plan_start_ns(run)
+
+    def count(what: str) -> int:
+        return sum(event["what"] == what for event in changes)
+
+    return {
+        "injector": told.get("injector", "none"),
+        "without_faults": bool(told.get("without_faults", False)),
+        "planned": int(told.get("planned", 0)),
+        **{what: count(what) for what in ("applied", "lifted", "not_applied", "not_lifted")},
+        "in_force_at_the_end": len(in_force(changes)),
+        "changes": [
+            {"t_s": (event["t_ns"] - start_ns) / 1e9, **{key: event.get(key) for key in _OF_A_CHANGE}}
+            for event in changes
+        ],
+    }
+
+
+def fault_texts(run: Run, plan: Plan, t_ns: Array) -> Array:
+    """The faults in force at each moment by the run's own record, "" for none."""
+    changes = [event for event in run.events if event["kind"] == "fault" and event["what"] in ("applied", "lifted")]
+    texts = {fault.index: fault.text for fault in plan.faults}
+    moments, states, acting = [], [""], dict[int, str]()
+    for event in changes:
+        if event["what"] == "applied":
+            acting[event["fault"]] = texts[event["fault"]]
+        else:
+            acting.pop(event["fault"], None)
+        moments.append(int(event["t_ns"]))
+        states.append("; ".join(acting[index] for index in sorted(acting)))
+    found: Array = np.array(states, object)[np.searchsorted(np.array(moments, np.int64), t_ns, side="right")]
+    return found
+
+
 def rows_lost(run: Run) -> int:
     """Rows known to be missing. 0 with a non-empty `run.losses`: damage of a size that nobody knows."""
     return sum(loss.missing_rows for loss in run.losses)
 
 
-def provenance(part: RunSteps) -> dict[str, Any]:
+def provenance(part: "RunSteps") -> dict[str, Any]:
     """What a run was made of and by."""
     manifest: Mapping[str, Any] = part.run.manifest
     names = (

@@ -16,7 +16,7 @@ from scenario.plan import Plan
 
 SCHEMA_VERSION = 1
 MASK_RULE = "A value that was not known is NaN in obs.<name> and next.<name> and False in observation_mask, never zero."
-PRIVILEGED = ("phase", "pattern", "intensity", "user_count")
+PRIVILEGED = ("phase", "pattern", "intensity", "faults", "user_count")
 """Columns that the load generator knows and a deployed balancer does not; no feature is made of them."""
 
 
@@ -124,4 +124,5 @@ def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
         **facts.request_counts(run),
         "sessions_by_outcome": facts.session_counts(run),
         "conversion": facts.conversion(run, part.plan),
+        "faults": facts.faults(run),
     }

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export import align, rewards
+from rl_hooks.export import align, facts, rewards
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
@@ -60,12 +60,12 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
 
 
 def script_pattern(plan: Plan, t_s: float) -> str:
-    """What the script does with the traffic at `t_s`: rising or falling on the way to a phase's users, else steady."""
-    phase = plan.phase_at(t_s)
-    if phase is None or not plan.in_ramp(t_s):
+    """What the script does with the traffic at `t_s`: rising or falling on the way to other users, else steady."""
+    segment = plan.segment_at(t_s)
+    if segment is None or not plan.in_ramp(t_s):
         return "steady"
-    before = plan.phases[phase.index - 1].users if phase.index else 0
-    return "rising" if phase.users > before else "falling" if phase.users < before else "steady"
+    before = plan.segments[segment.index - 1].users if segment.index else 0
+    return "rising" if segment.users > before else "falling" if segment.users < before else "steady"
 
 
 def _when(run: Run, plan: Plan, line: align.Timeline) -> pd.DataFrame:
@@ -92,6 +92,7 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
         "phase": phase,
         "pattern": np.array([script_pattern(plan, moment) for moment in t_s.tolist()], object),
         "intensity": np.array([intensity.get(name, "") for name in phase], object),
+        "faults": facts.fault_texts(run, plan, line.t_ns),
     }
 
 
@@ -113,14 +114,14 @@ def _actions(run: Run, line: align.Timeline, cohort: Ints) -> dict[str, Any]:
 
 
 def _rewards(run: Run, plan: Plan, line: align.Timeline, cohort: Ints, sample_ns: Ints) -> dict[str, Array]:
-    facts = align.cohorts(run, plan, line, cohort, sample_ns)
-    table = rewards.components(facts)
+    cohorts = align.cohorts(run, plan, line, cohort, sample_ns)
+    table = rewards.components(cohorts)
     columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.REWARDS)}
     return {
         "reward": rewards.weighted_sum(table, plan.scenario.reward_weights),
         **columns,
-        "n_finished": facts.finished.astype(np.int64),
-        "n_errors": facts.failed.astype(np.int64),
+        "n_finished": cohorts.finished.astype(np.int64),
+        "n_errors": cohorts.failed.astype(np.int64),
     }
 
 

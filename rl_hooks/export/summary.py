@@ -1,12 +1,11 @@
-"""The reports on one execution: what came of each scenario, as JSON and in the Markdown that a person reads.
+"""The report on one execution: what came of each scenario, in the Markdown that a person reads.
 
-rl_training_execution_results_<start>.json
 rl_training_summary_report_<start>.md
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ class ScenarioResult:
     tally: tuple[str, ...]  # what the export printed
     run: Mapping[str, Any] | None  # its entry under `runs` in the bundle's dataset.json
     counts: Mapping[str, Any] | None  # `counts` there
+    gates: tuple[str, ...] = ()  # gates that it did not pass, as sentences
 
 
 def read_result(
@@ -38,24 +38,50 @@ def read_result(
     return ScenarioResult(scenario, config, state, exit_code, str(folder), str(bundle), tuple(tally), run, counts)
 
 
-def write_reports(
-    logs: Path, mode: str, started_utc: str, results: Sequence[ScenarioResult], others: Sequence[Path]
-) -> list[Path]:
-    """Write both files; `others` are named beside them. Returns their paths; OSError when there is no room."""
+def write_report(
+    logs: Path,
+    mode: str,
+    started_utc: str,
+    results: Sequence[ScenarioResult],
+    pauses: Sequence[Mapping[str, Any]],
+    others: Sequence[Path],
+) -> Path:
+    """Write the report; `others` are named in it. Returns its path; OSError when there is no room."""
     report = logs / f"rl_training_summary_report_{started_utc}.md"
-    execution = logs / f"rl_training_execution_results_{started_utc}.json"
-    content = {"mode": mode, "started_utc": started_utc, "scenarios": [asdict(result) for result in results]}
-    execution.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    report.write_text(summary_report(mode, started_utc, results, [execution, *others]), encoding="utf-8")
-    return [report, execution]
+    report.write_text(summary_report(mode, started_utc, results, pauses, others), encoding="utf-8")
+    return report
 
 
-def summary_report(mode: str, started_utc: str, results: Sequence[ScenarioResult], logs: Sequence[Path]) -> str:
+def summary_report(
+    mode: str,
+    started_utc: str,
+    results: Sequence[ScenarioResult],
+    pauses: Sequence[Mapping[str, Any]],
+    logs: Sequence[Path],
+) -> str:
     """One section per scenario; `logs` are the files about the whole execution."""
     lines = [f"# Summary of {mode}, started {started_utc}", ""]
     for result in results:
-        lines += [f"## {result.scenario}: {result.state}", "", *_section(result), ""]
+        failed = [f"- gate not passed: {text}" for text in result.gates]
+        lines += [
+            f"## {result.scenario}: {result.state}",
+            "",
+            *_section(result),
+            "",
+            *failed,
+            *([""] if failed else []),
+        ]
+    if pauses:
+        lines += ["## Pauses between scenarios", "", *_table(_PAUSE, [_pause(pause) for pause in pauses]), ""]
     return "\n".join([*lines, "## Logs", "", *(f"- `{path}`" for path in logs)]) + "\n"
+
+
+_PAUSE = ("after", "seconds", "background requests", "ok", "mean")
+
+
+def _pause(pause: Mapping[str, Any]) -> tuple[str, ...]:
+    mean = "" if pause["mean_ms"] is None else f"{pause['mean_ms']:.0f} ms"
+    return (pause["after"], f"{pause['duration_s']:.0f}", f"{pause['sent']:,}", f"{pause['ok']:,}", mean)
 
 
 def _section(result: ScenarioResult) -> list[str]:
@@ -105,7 +131,16 @@ def _outcome(run: Mapping[str, Any], counts: Mapping[str, Any]) -> list[tuple[st
         ("decisions", f"{run['decisions']:,}"),
         ("rows lost", f"at least {lost:,}" if run["losses"] else "0"),
         ("transitions", ", ".join(f"{name} {rows:,}" for name, rows in parts.items())),
+        *([("faults", _faults(run["faults"]))] if _faults(run["faults"]) else []),
     ]
+
+
+def _faults(faults: Mapping[str, Any]) -> str:
+    if faults["without_faults"]:
+        return "left out on request (--no-faults)"
+    names = ("planned", "applied", "lifted", "not_applied", "not_lifted")
+    counts = ", ".join(f"{faults[name]} {name.replace('_', ' ')}" for name in names if faults[name])
+    return f"{counts} (by {faults['injector']})" if counts else ""
 
 
 def _conversion(found: Mapping[str, Any]) -> tuple[str, ...]:

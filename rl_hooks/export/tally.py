@@ -34,6 +34,7 @@ def _run(run: Mapping[str, Any]) -> list[str]:
         f"sessions     {ended['sessions']}: {_sessions(ended)}",
         f"decisions    {run['decisions']}{_gaps(run)}",
         *_losses(run["losses"]),
+        *_faults(run["faults"]),
         *(_conversion(name, found) for name, found in run["conversion"].items()),
     ]
 
@@ -54,6 +55,16 @@ def _losses(losses: list[Mapping[str, Any]]) -> list[str]:
         return ["rows lost    0"]
     lost = sum(loss["missing_rows"] for loss in losses)
     return [f"rows lost    at least {lost}:", *(f"             {loss['text']}" for loss in losses)]
+
+
+def _faults(faults: Mapping[str, Any]) -> list[str]:
+    if faults["without_faults"]:
+        return ["faults       left out on request (--no-faults)"]
+    if not faults["planned"]:
+        return []
+    trouble = [f"{faults[name]} {name.replace('_', ' ')}" for name in ("not_applied", "not_lifted") if faults[name]]
+    parts = [f"{faults['planned']} planned", f"{faults['applied']} applied", f"{faults['lifted']} lifted", *trouble]
+    return [f"faults       {', '.join(parts)} (by {faults['injector']})"]
 
 
 def _conversion(profile: str, found: Mapping[str, Any]) -> str:

@@ -33,6 +33,11 @@ def read_form(form: Mapping[str, str]) -> dict[str, Any]:
         if not text and asked[name].get("default") is None:
             values[name] = None
             continue
+        if asked[name].get("action") == "store_true":  # Locust's checkbox posts a word
+            values[name] = text.lower() == "true"
+            if text.lower() not in ("true", "false"):
+                problems.append(f"{name}: {text!r} is neither true nor false. Tick the box or leave it.")
+            continue
         try:
             values[name] = kind(text)
         except ValueError:

@@ -16,12 +16,14 @@ import requests
 
 from rl_hooks.actuators.header import BUILTIN as ACTUATORS
 from rl_hooks.control import Actuator, Source
+from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
 from rl_hooks.policies.builtin import BUILTIN as POLICIES
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 from rl_hooks.sources.none import BUILTIN as SOURCES
 from rl_hooks.target import TargetError, root_of
 from rl_hooks.version import VERSION
 from scenario.errors import ScenarioError
+from scenario.faults import PlanFault
 from scenario.load import ScenarioFile, find_file, load_file
 from scenario.plan import Plan, make_plan
 from scenario.refs import resolve
@@ -65,6 +67,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "--metrics-source": {"default": "auto", "help": f"auto, {', '.join(SOURCES)} or module:attribute"},
     "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
+    "--fault-injector": {
+        "default": "auto",
+        "help": "makes the scenario's faults: auto, none, sandbox, http:FILE, command:FILE or module:attribute",
+    },
+    "--no-faults": {"action": "store_true", "help": "leave the scenario's faults out; the data says so"},
     "--run-folder": {
         "metavar": "PATH",
         "include_in_web_ui": False,
@@ -106,6 +113,7 @@ class Setup:
     policy: LoggingPolicy
     source: Source
     actuator: Actuator
+    injector: str  # as --fault-injector names it, without `auto`
     facts: Mapping[str, Any]  # for the manifest
 
     @property
@@ -113,14 +121,12 @@ class Setup:
         return bool(self.facts["balancer"] == SANDBOX)
 
     def peak_load(self) -> dict[str, Any]:
-        """What a sandbox has to know to size itself: the calls of the busiest phase, in real time, and the products."""
-        busiest = max(self.plan.phases, key=lambda phase: sum(self.plan.expected_rps(phase).values()))
+        """What a sandbox has to know to size itself: the calls it is to be made for, in real time, and the products."""
         products = [
             {"sku": p.sku, "name": p.name, "category": p.category, "brand": p.brand, "price": p.price}
             for p in self.plan.scenario.catalogue
         ]
-        expect = dict(self.plan.expected_rps(busiest))
-        return {"time_scale": self.plan.time_scale, "expect": expect, "products": products}
+        return {"time_scale": self.plan.time_scale, "expect": dict(self.plan.design_rps()), "products": products}
 
     def describe(self) -> list[str]:
         """What a person should know before the run starts, one fact a line."""
@@ -128,6 +134,7 @@ class Setup:
             *self.plan.describe(),
             f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
             f"logging policy: {self.policy.describe()}",
+            f"faults: {len(self.plan.faults)}, made by {self.injector}" if self.plan.faults else "faults: none",
             f"run folder: {self.folder}",
         ]
 
@@ -153,6 +160,9 @@ def make_setup(options: Any, host: str) -> Setup:
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX else "header")
     source = _attempt(problems, lambda: _make("--metrics-source", source_name, SOURCES, root))
     actuator = _attempt(problems, lambda: _make("--actuator", actuator_name, ACTUATORS, root))
+    injector_name = _named(options.fault_injector, SANDBOX if kind == SANDBOX else NONE)
+    faults = plan.faults if plan is not None else ()
+    injector = _attempt(problems, lambda: _make_injector(injector_name, root, host, faults))
     _attempt(problems, lambda: _writable(Path(options.logs)))
     if problems or plan is None or policy is None or source is None or actuator is None:
         raise SetupError("\n".join(problems))
@@ -173,11 +183,39 @@ def make_setup(options: Any, host: str) -> Setup:
         "logging_policy": policy.describe(),
         "source": source.describe(),
         "actuator": actuator.describe(),
+        "faults": {
+            "injector": NONE if injector is None else injector.describe(),
+            "injector_spec": injector_name,
+            "root": root,
+            "planned": len(faults),
+            "without_faults": plan.without_faults,
+            "list": [fault.to_json() for fault in faults],
+        },
         "started_unix_ns": started_ns,
         "ended_unix_ns": None,
         "state": "running",
     }
-    return Setup(plan, host, folder, policy, source, actuator, facts)
+    return Setup(plan, host, folder, policy, source, actuator, injector_name, facts)
+
+
+def _make_injector(name: str, root: str | None, host: str, faults: tuple[PlanFault, ...]) -> Injector | None:
+    """The injector, sure to know how to make `faults`."""
+    way_out = "name what makes them with --fault-injector, or leave them out with --no-faults"
+    try:
+        injector = make_injector(name, root or "")
+        if injector is None and faults:
+            raise SetupError(
+                f"the scenario has {len(faults)} faults, the first is {faults[0].text}, and nothing is known that "
+                f"makes faults in {host}; {way_out}"
+            )
+        problems = injector.problems(faults) if injector is not None else []
+    except InjectorError as error:
+        raise SetupError(str(error)) from error
+    if problems:
+        raise SetupError(
+            "\n".join([f"--fault-injector {name} cannot make the scenario's faults; {way_out}", *problems])
+        )
+    return injector
 
 
 def make_policy(text: str) -> LoggingPolicy:
@@ -242,7 +280,14 @@ def versions() -> dict[str, str]:
 
 def _plan(options: Any) -> Plan:
     scenario = read_scenario_file(options).scenario(options.scenario or None)
-    return make_plan(scenario, options.seed, options.time_scale, options.user_scale, options.decision_interval)
+    return make_plan(
+        scenario,
+        options.seed,
+        options.time_scale,
+        options.user_scale,
+        options.decision_interval,
+        faults=not options.no_faults,
+    )
 
 
 def _kind_of(root: str) -> str:

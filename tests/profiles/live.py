@@ -94,7 +94,7 @@ class Recorder(logging.Handler):
 
 def run(experiment: dict[str, Any]) -> dict[str, Any]:
     """One run: until `sessions` are over, or what `act` does."""
-    state = ShopState(experiment.get("script"))
+    state = ShopState(experiment.get("script"), experiment.get("otherwise", "ok"))
     state.show_notes = experiment.get("show_notes", True)
     server = serve(state)
     recorder = Recorder()
@@ -138,6 +138,7 @@ def run(experiment: dict[str, Any]) -> dict[str, Any]:
         "stats": sorted(f"{method} {name}" for name, method in environment.stats.entries),
         "seen": state.seen,
         "headers": state.headers,
+        "nonsense": state.nonsense,
         "orders": state.orders,
         "payments": state.payments,
         "carts": {user: dict(cart) for user, cart in state.carts.items()},

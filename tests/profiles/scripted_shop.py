@@ -8,15 +8,23 @@ word is used up by one request:
     swallow       do it, then answer far too late
     hang          answer far too late without doing it
     drop          close the connection without doing it
+    reset         reset the connection without doing it
+    cut           do it, answer half of it, reset the connection
     drip          do it, answer without end
     garbage       do it, answer something that is not what the API says
     packed        do it, answer in an encoding that nobody asked for
+    chunked       do it, answer in chunks, with the header Transfer-Encoding: chunked once ...
+    chunked-twice ... and twice, as some balancers do
+    overlong      do it, answer, and send bytes behind the answer that belong to nothing
     502:409       answer as the balancer does when the service answered 409; do nothing
     401, 503:2    answer this status (with Retry-After: 2); do nothing
     forget        forget all accounts, then answer 401
 """
 
 import json
+import os
+import socket
+import struct
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,14 +34,16 @@ FAR_TOO_LATE_S = 5.0
 
 
 class ShopState:
-    def __init__(self, script: dict[str, list[str]] | None = None) -> None:
+    def __init__(self, script: dict[str, list[str]] | None = None, otherwise: str = "ok") -> None:
         self.script = {kind: list(words) for kind, words in (script or {}).items()}
+        self.otherwise = otherwise  # the word for all that the script says nothing about
         self.accounts: set[str] = set()
         self.carts: dict[str, Counter[str]] = {}
         self.orders: list[dict[str, Any]] = []
         self.payments: list[dict[str, Any]] = []
         self.seen: list[tuple[str, str]] = []  # every request: kind, trace id
         self.headers: list[dict[str, str]] = []
+        self.nonsense: list[str] = []  # request lines that are not HTTP
         self.answered = 0
         self.aborted = 0  # answers that the client did not wait for
         self.show_notes = True
@@ -44,7 +54,7 @@ class ShopState:
 
     def word(self, kind: str) -> str:
         words = self.script.get(kind)
-        return words.pop(0) if words else "ok"
+        return words.pop(0) if words else self.otherwise
 
     def do(self, method: str, path: str, query: str, body: Any, user: str) -> tuple[int, Any]:
         """Status and body of a request that works."""
@@ -138,7 +148,9 @@ def serve(state: ShopState) -> ThreadingHTTPServer:
                 return
             if word == "hang":
                 state.over.wait(FAR_TOO_LATE_S)
-            if word in ("hang", "drop"):
+            if word == "reset":
+                self.reset()
+            if word in ("hang", "drop", "reset"):
                 self.close_connection = True
                 return
             user = self.headers.get("Authorization", "")
@@ -149,9 +161,18 @@ def serve(state: ShopState) -> ThreadingHTTPServer:
                 self.close_connection = True
             elif word == "drip":
                 self.drip(code)
+            elif word == "cut":
+                self.send_response(code)
+                self.send_header("Content-Length", "100000")
+                self.end_headers()
+                self.reset()
+            elif word in ("chunked", "chunked-twice"):
+                self.reply_in_chunks(code, answer, times=2 if word == "chunked-twice" else 1)
             else:
                 extra = {"Content-Encoding": "snappy"} if word == "packed" else {}
                 self.reply(code, ["?"] if word == "garbage" else answer, extra)
+                if word == "overlong":
+                    self.wfile.write(b"Transfer-Encoding: chunked\r\n\r\n")
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - http.server's names
 
@@ -166,6 +187,27 @@ def serve(state: ShopState) -> ThreadingHTTPServer:
                 state.answered += 1
             except OSError:
                 state.aborted += 1
+
+        def reply_in_chunks(self, status: int, answer: Any, times: int) -> None:
+            body = b"" if answer is None else json.dumps(answer).encode()
+            halves = [half for half in (body[: len(body) // 2], body[len(body) // 2 :]) if half]
+            self.send_response(status)
+            for _ in range(times):
+                self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(half), half) for half in halves) + b"0\r\n\r\n")
+            state.answered += 1
+
+        def reset(self) -> None:
+            """Closes the connection with a reset (RST) instead of an end (FIN)."""
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+            """http.server calls it for a request line that makes no sense."""
+            state.nonsense.append(self.raw_requestline.decode("latin-1"))
+            super().send_error(code, message, explain)
 
         def drip(self, status: int) -> None:
             self.close_connection = True

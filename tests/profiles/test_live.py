@@ -23,14 +23,16 @@ CART, ORDERS, ORDER = (
     "GET /order-service/api/orders/1",
 )
 SUMMARY, EMPTY = "GET /cart-service/api/cart/summary", "DELETE /cart-service/api/cart"
-LOST = ("lose", "swallow", "drip", "garbage", "packed")
+LOST = ("lose", "swallow", "drip", "garbage", "packed", "cut")
+NOT_DONE = {"hang": "timeout", "drop": "connection", "reset": "connection"}  # word -> failure
+ODD = ("chunked", "chunked-twice")  # ways of answering that are no failure
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "healthy": {},
     "two sessions": {"sessions": 2, "accounts": 1},
-    **{f"order {word}": {"script": {PLACE: [word]}} for word in (*LOST, "hang", "drop")},
-    **{f"payment {word}": {"script": {PAY: [word]}} for word in (*LOST, "hang", "drop")},
-    **{f"add {word}": {"script": {ADD: [word]}} for word in (*LOST, "hang", "drop")},
+    **{f"order {word}": {"script": {PLACE: [word]}} for word in (*LOST, *NOT_DONE)},
+    **{f"payment {word}": {"script": {PAY: [word]}} for word in (*LOST, *NOT_DONE)},
+    **{f"add {word}": {"script": {ADD: [word]}} for word in (*LOST, *NOT_DONE)},
     "order lost, notes hidden": {"script": {PLACE: ["lose"]}, "show_notes": False, "prepare": "old_cart"},
     "order lost, look-up fails": {"script": {PLACE: ["lose"], ORDERS: ["502:500"] * 3}},
     "order lost, look-up fails once": {"script": {PLACE: ["lose"], ORDERS: ["502:500"]}},
@@ -43,11 +45,20 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "token expires, plain": {"script": {SUMMARY: ["401"]}},
     "accounts forgotten": {"script": {SUMMARY: ["forget"]}},
     "shed with Retry-After": {"script": {SUMMARY: ["503:2"]}},
+    **{f"everything {word}": {"otherwise": word, "sessions": 2, "accounts": 1} for word in ODD},
+    "everything fails": {"otherwise": "502:500"},
+    "get overlong": {"script": {SUMMARY: ["overlong", "ok", "overlong"]}},
+    "get reset": {"script": {SUMMARY: ["reset"]}},
     "get dropped": {"script": {SUMMARY: ["drop"]}},
     "get hangs": {"script": {SUMMARY: ["hang"]}},
     "get not found": {"script": {SUMMARY: ["502:404"]}},
     "get down": {"script": {SUMMARY: ["502:500"] * 3}},
     "redirect": {"script": {SUMMARY: ["302"]}},
+    "login fails twice": {"script": {LOGIN: ["502:500", "500"]}},
+    "login refused twice": {"script": {LOGIN: ["502:401", "401"]}},
+    "register fails once": {"script": {REGISTER: ["502:500"]}},
+    "later login refused twice": {"script": {LOGIN: ["ok", "401", "401"]}, "sessions": 2, "accounts": 1},
+    "later login fails once": {"script": {LOGIN: ["ok", "502:500"]}, "sessions": 2, "accounts": 1},
     "sign-in fails at first": {"script": {LOGIN: ["502:500"] * 3}},
     "nobody there": {"host": "http://127.0.0.1:9"},
     "stop in dwell": {"profile": "dawdler", "users": 3, "act": "stop_in_dwell"},
@@ -158,12 +169,11 @@ def test_an_order_whose_answer_is_lost_is_found_and_not_placed_again(results: di
     assert (session["outcome"], session["orders_placed"], session["orders_paid"]) == ("ENDED", 1, 1)
 
 
-@pytest.mark.parametrize("word", ["hang", "drop"])
+@pytest.mark.parametrize("word", NOT_DONE)
 def test_an_order_that_did_not_take_effect_is_looked_up_and_sent_again(results: dict[str, Any], word: str) -> None:
     result = results[f"order {word}"]
     assert len(result["orders"]) == len(result["payments"]) == 1
-    failure = {"hang": "timeout", "drop": "connection"}[word]
-    assert tries(result, "order-service POST /api/orders") == [(1, failure), (2, None)]
+    assert tries(result, "order-service POST /api/orders") == [(1, NOT_DONE[word]), (2, None)]
     assert counted(result)[ORDERS] == 1
 
 
@@ -175,7 +185,7 @@ def test_a_payment_whose_answer_is_lost_is_found_and_not_made_again(results: dic
     assert result["sessions"][0]["orders_paid"] == 1
 
 
-@pytest.mark.parametrize("word", ["hang", "drop"])
+@pytest.mark.parametrize("word", NOT_DONE)
 def test_a_payment_that_did_not_take_effect_is_made_again(results: dict[str, Any], word: str) -> None:
     result = results[f"payment {word}"]
     assert len(result["payments"]) == 1
@@ -191,7 +201,7 @@ def test_a_lost_answer_to_an_addition_leaves_one_line_in_the_order(results: dict
     assert result["sessions"][0]["cart_adds"] == 1
 
 
-@pytest.mark.parametrize("word", ["hang", "drop"])
+@pytest.mark.parametrize("word", NOT_DONE)
 def test_an_addition_that_did_not_take_effect_is_sent_again(results: dict[str, Any], word: str) -> None:
     result = results[f"add {word}"]
     assert counted(result)[ADD] == 2
@@ -206,6 +216,7 @@ def test_the_kind_of_failure_is_told_apart(results: dict[str, Any]) -> None:
         "drip": (1, "timeout"),  # the whole answer has to come within the timeout, not only its next byte
         "garbage": (1, "content"),
         "packed": (1, "content"),
+        "cut": (1, "connection"),
     }
     broken = next(call for call in results["order drip"]["calls"] if call["failure"])
     assert broken["status"] == 201  # it was seen, only the body did not come
@@ -290,9 +301,34 @@ def test_retry_after_is_honoured_in_the_time_of_the_run(results: dict[str, Any])
     assert calls[1]["start_ns"] - calls[0]["start_ns"] >= 0.2e9  # 2 s at the system's own scale of 10
 
 
-@pytest.mark.parametrize(("name", "failure"), [("get dropped", "connection"), ("get hangs", "timeout")])
+@pytest.mark.parametrize(
+    ("name", "failure"), [("get dropped", "connection"), ("get reset", "connection"), ("get hangs", "timeout")]
+)
 def test_a_read_that_fails_is_tried_again_visibly(results: dict[str, Any], name: str, failure: str) -> None:
     assert tries(results[name], "cart-service GET /api/cart/summary")[:2] == [(1, failure), (2, None)]
+
+
+@pytest.mark.parametrize("word", ODD)
+def test_an_odd_way_of_answering_is_no_failure(results: dict[str, Any], word: str) -> None:
+    """Some balancers send the header Transfer-Encoding: chunked twice."""
+    result = results[f"everything {word}"]
+    assert all(call["ok"] for call in result["calls"])
+    assert [session["outcome"] for session in result["sessions"]] == ["ENDED", "ENDED"]
+    assert [session["orders_paid"] for session in result["sessions"]] == [1, 1]
+
+
+def test_bytes_behind_an_answer_are_never_read_as_the_next(results: dict[str, Any]) -> None:
+    """They come with the answer, which then is broken, or after it, and then the connection is given up."""
+    result = results["get overlong"]
+    assert {call["failure"] for call in result["calls"]} <= {None, "connection"}
+    assert set(result["exceptions"]) <= {"connection: HTTPParseError"}
+    assert [(s["outcome"], s["orders_paid"]) for s in result["sessions"]] == [("ENDED", 1)]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_shop_is_sent_nothing_but_http(results: dict[str, Any], name: str) -> None:
+    """Bytes out of place on a shared or broken connection are what servers report as an unknown HTTP method "T"."""
+    assert results[name]["nonsense"] == []
 
 
 def test_other_4xx_are_not_tried_again(results: dict[str, Any]) -> None:
@@ -313,6 +349,48 @@ def test_tries_are_limited_and_pauses_grow(results: dict[str, Any]) -> None:
 def test_redirects_are_not_followed(results: dict[str, Any]) -> None:
     call = next(c for c in results["redirect"]["calls"] if not c["ok"])
     assert (call["status"], call["failure"]) == (302, "status")
+
+
+@pytest.mark.parametrize("name", ["login fails twice", "login refused twice"])
+def test_a_login_that_fails_is_tried_again_with_growing_pauses(results: dict[str, Any], name: str) -> None:
+    """An account that was just registered is known: 401 is then a failure like any other, and not an answer."""
+    result = results[name]
+    calls = [call for call in result["calls"] if call["endpoint"] == "POST /api/users/login"]
+    assert [(c["attempt"], c["failure"]) for c in calls] == [(1, "status"), (2, "status"), (3, None)]
+    assert calls[1]["start_ns"] - calls[0]["start_ns"] >= 0.5 * 0.02e9
+    assert calls[2]["start_ns"] - calls[1]["start_ns"] >= 0.5 * 0.04e9
+    assert counted(result)[REGISTER] == 1
+    session = result["sessions"][0]
+    assert (session["outcome"], session["pages"]) == ("ENDED", session["pages_planned"])
+
+
+def test_a_registration_that_fails_is_tried_again(results: dict[str, Any]) -> None:
+    result = results["register fails once"]
+    assert tries(result, "user-service POST /api/users/register") == [(1, "status"), (2, None)]
+    assert counted(result)[LOGIN] == 1
+
+
+def test_a_later_login_that_is_refused_is_tried_again_after_the_account_was_asked_for(results: dict[str, Any]) -> None:
+    """The account may have been forgotten, so it is registered first; it exists, so the login is tried again."""
+    result = results["later login refused twice"]
+    logins = [(1, None), (1, "status"), (1, "status"), (2, None)]
+    assert tries(result, "user-service POST /api/users/login") == logins
+    assert counted(result)[REGISTER] == 2
+    assert [session["pages"] for session in result["sessions"]] == [4, 4]
+
+
+def test_a_later_login_that_fails_is_tried_again(results: dict[str, Any]) -> None:
+    result = results["later login fails once"]
+    assert tries(result, "user-service POST /api/users/login") == [(1, None), (1, "status"), (2, None)]
+    assert counted(result)[REGISTER] == 1
+
+
+def test_sessions_fail_in_their_own_time_when_everything_fails(results: dict[str, Any]) -> None:
+    result = results["everything fails"]
+    session = result["sessions"][0]
+    assert (session["outcome"], session["pages"]) == ("FAILED", 0)
+    assert session["duration_us"] >= session["planned_us"]
+    assert {(c["failure"], c["status"], c["backend_status"]) for c in result["calls"]} == {("status", 502, 500)}
 
 
 def test_a_shopper_that_cannot_sign_in_tries_again_at_its_next_page(results: dict[str, Any]) -> None:

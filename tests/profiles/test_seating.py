@@ -97,6 +97,22 @@ def test_every_account_has_one_holder_and_idle_ones_are_recalled(cluster: Callab
     assert sorted([*first[2:], *second, *rest]) == list(range(30))
 
 
+def test_workers_go_through_all_accounts_before_any_comes_again(cluster: Callable[[int], Cluster]) -> None:
+    """Sessions one after the other on two workers: together they use every account, and each keeps to its share."""
+    _, *workers = cluster(50)
+    used: list[list[int]] = [[], []]
+    for _ in range(60):
+        for worker, mine in zip(workers, used, strict=True):
+            mine.append(worker("lease"))
+            worker("give_back", mine[-1:])
+    shares = [set(mine) for mine in used]
+    assert shares[0] | shares[1] == set(range(50))
+    assert not shares[0] & shares[1]
+    for mine, share in zip(used, shares, strict=True):
+        assert set(mine[: len(share)]) == share  # in turn
+        assert mine[len(share) :] == mine[: len(mine) - len(share)]
+
+
 def test_what_a_killed_worker_held_is_taken_back(cluster: Callable[[int], Cluster]) -> None:
     master, one, two = cluster(4)
     worker = one("id")

@@ -316,3 +316,30 @@ def test_all_user_actions_are_made() -> None:
 
 def _inside_99(successes: int, trials: int, probability: float) -> bool:
     return stats.binomtest(successes, trials, probability).pvalue > 0.01
+
+
+def test_target_products_are_the_only_ones_of_interest_and_keep_their_weights() -> None:
+    base, targets = comprehensive(), ("PHN-MID-6", "HDP-NOISE-2", "SOC-WOOL-3P")
+    weights = {product.sku: product.weight for product in base.catalogue if product.sku in targets}
+    seen: Counter[str] = Counter()
+    opened: set[str] = set()
+    for number in range(400):
+        key = SessionKey(1, "impulse_buyer", 0, number)
+        session = Session(base.profiles["impulse_buyer"], key, base.catalogue, base.addresses)
+        for visit in (session.next_visit(10.0 * page, 1.0, WEIGHTS, targets) for page in range(10)):
+            assert visit is not None
+            seen[visit.product.sku] += 1
+            opened |= {product.sku for product in visit.opens}
+            assert visit.query in visit.product.name.split()
+    assert set(seen) == set(targets) == opened
+    expected = [sum(seen.values()) * weight / sum(weights.values()) for weight in weights.values()]
+    assert stats.chisquare([seen[sku] for sku in weights], expected).pvalue > 0.01  # a false alarm in a hundred seeds
+
+
+def test_a_session_goes_back_to_the_whole_catalogue_when_the_targets_are_over() -> None:
+    base = comprehensive()
+    session = Session(base.profiles["bulk_buyer"], SessionKey(1, "bulk_buyer", 0, 0), base.catalogue, base.addresses)
+    narrowed = [session.next_visit(10.0 * page, 1.0, WEIGHTS, ("SPT-TENT-2",)) for page in range(10)]
+    free = [session.next_visit(100 + 10.0 * page, 1.0, WEIGHTS) for page in range(30)]
+    assert {visit.product.sku for visit in narrowed if visit is not None} == {"SPT-TENT-2"}
+    assert len({visit.product.sku for visit in free if visit is not None}) > 5

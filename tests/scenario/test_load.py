@@ -6,12 +6,14 @@ import json
 import os
 import textwrap
 from random import Random
+from typing import get_args
 
 import pytest
 
 from scenario.errors import ScenarioError
 from scenario.load import find_file, load_file, load_text
-from scenario.model import DEFAULTS
+from scenario.model import DEFAULTS, LEVELS, PACE, Chaos, Fault
+from scenario.schema import Level, PhaseNode, Settings
 from tests.scenario.files import ADDRESS, PRODUCT, load, phase, profile, suite, tree
 
 NEW_PROFILE = """
@@ -103,22 +105,60 @@ def test_every_default_that_is_used_is_told_and_no_other():
         "request_timeout_seconds 10",
         "retry_attempts 2",
         "retry_delay_seconds 0.5",
+        "recovery_pause_minutes 5",
+        "background_requests_per_second 1",
         ALL_SLOS,
         "reward_weights response_time 0.3, error_rate 0.3, throughput 0.1, load_balance 0.1, user_satisfaction 0.2",
     )
     base = suite(whole)["base_config"]
-    base.update({key: DEFAULTS[key] for key in DEFAULTS if key.endswith("seconds") or key == "retry_attempts"})
+    base.update({key: DEFAULTS[key] for key in DEFAULTS.keys() & Settings.model_fields.keys()})
     base.update(service_slo_ms={"cart-service": 1}, reward_weights=dict(DEFAULTS["reward_weights"]))
     assert load(whole).scenario().defaults == (
         "service_slo_ms user-service 250, inventory-service 250, order-service 500, payment-service 600",
     )
 
 
-def test_expectations_of_the_author_are_kept_as_text():
+def test_services_are_known_by_their_short_names_too():
     whole = tree()
-    phase(whole)["service_load_characteristics"] = {"cart-service": "high", "order-service": 0.5, "user-service": 3}
+    phase(whole)["service_load_characteristics"] = {"cart": "high", "order_service": "low", "user-service": "medium"}
     kept = load(whole).scenario().phases[0].service_load_characteristics
-    assert kept == {"cart-service": "high", "order-service": "0.5", "user-service": "3"}
+    assert kept == {"cart-service": "high", "order-service": "low", "user-service": "medium"}
+
+
+def test_faults_of_a_phase_are_one_for_each_condition_in_order_of_their_start():
+    whole = tree()
+    phase(whole)["failure_timeline"] = [
+        {"minute": 4, "duration_minutes": 2, "service": "order", "timeout_rate": 0.2, "instances": ["order-service-1"]},
+        {"minute": 1, "duration_minutes": 2.5, "service": "cart-service", "crash": True},
+    ]
+    phase(whole)["simulated_conditions"] = {"inventory_service": {"latency_factor": 5, "error_rate": 0.2}}
+    first, second = load(whole).scenario().phases
+    assert second.faults == ()
+    assert first.faults == (
+        Fault("inventory-service", "latency", 5, (), 0, 10),
+        Fault("inventory-service", "errors", 0.2, (), 0, 10),
+        Fault("cart-service", "crash", None, (), 1, 2.5),
+        Fault("order-service", "timeouts", 0.2, ("order-service-1",), 4, 2),
+    )
+    assert [str(fault) for fault in first.faults[2:]] == [
+        "cart-service crash",
+        "order-service timeouts 0.2 (order-service-1)",
+    ]
+
+
+def test_types_of_a_file_and_of_the_model_know_the_same_words():
+    assert get_args(Level) == LEVELS
+    assert get_args(PhaseNode.model_fields["intensity"].annotation) == tuple(PACE)
+
+
+def test_chaos_products_and_ramp_of_a_phase():
+    whole = tree()
+    phase(whole).update(chaos_parameters={"user_variance": 0.3}, target_products=["MUG-1"], ramp_up_time_seconds=7)
+    scenario = load(whole).scenario()
+    first, second = scenario.phases
+    assert (first.chaos, first.target_products, first.ramp_s) == (Chaos(0.3, 0, 0, 120), ("MUG-1",), 7)
+    assert (second.chaos, second.target_products, second.ramp_s) == (None, (), None)
+    assert "morning.chaos_parameters.change_every_seconds 120" in scenario.defaults
 
 
 def test_products_weigh_one_unless_they_say_otherwise():

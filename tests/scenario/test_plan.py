@@ -277,3 +277,68 @@ def test_accounts_are_registered_once():
         assert rates["user-service POST /api/users/register"] == pytest.approx(
             rates["user-service POST /api/users/login"]
         )
+
+
+STRESS = load_file(CONFIGS / "stress_test_rl_config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "minutes", "users", "intensities"),
+    [
+        ("flash_sale_simulation", [5, 15], [250, 100], ["extreme", "high"]),
+        ("service_degradation_simulation", [15] * 4, [50] * 4, ["medium"] * 4),
+        ("mixed_load_chaos", [20] * 3, [80, 120, 60], ["variable"] * 3),
+        ("service_failure_cascade", [60, 30], [60, 60], ["medium"] * 2),
+    ],
+)
+def test_the_stress_scenarios_have_the_numbers_of_the_specification(name, minutes, users, intensities):
+    phases = STRESS.scenario(name).phases
+    assert [phase.duration_min for phase in phases] == minutes
+    assert [phase.users for phase in phases] == users
+    assert [phase.intensity for phase in phases] == intensities
+
+
+def test_the_faults_of_the_stress_scenarios_are_those_of_the_specification():
+    def planned(name):
+        return [(f.text, f.start_s / 60, f.end_s / 60) for f in make_plan(STRESS.scenario(name)).faults]
+
+    assert planned("service_degradation_simulation") == [
+        ("inventory-service latency 5", 15, 30),
+        ("inventory-service errors 0.2", 15, 30),
+        ("cart-service errors 0.3", 30, 45),
+        ("cart-service timeouts 0.15", 30, 45),
+    ]
+    assert planned("service_failure_cascade") == [
+        ("inventory-service errors 0.3", 10, 25),
+        ("cart-service latency 5", 25, 45),
+        ("order-service timeouts 0.2", 45, 55),
+    ]
+    assert planned("flash_sale_simulation") == planned("mixed_load_chaos") == []
+
+
+def test_every_fault_of_the_stress_scenarios_is_followed_by_time_without_it():
+    for scenario in STRESS.scenarios.values():
+        plan = make_plan(scenario)
+        assert not [line for line in plan.describe() if "recovery is not in the data" in line]
+        for fault in plan.faults:
+            assert not [other for other in plan.faults_at(fault.end_s + 60) if other.service == fault.service]
+
+
+def test_chaos_of_the_stress_scenario_is_that_of_the_specification():
+    chaos = [phase.chaos for phase in STRESS.scenario("mixed_load_chaos").phases]
+    assert [(one.user_variance, one.think_time_variance, one.action_randomness) for one in chaos] == [
+        (0.3, 0.5, 0.2),
+        (0.4, 0.6, 0.3),
+        (0.2, 0.3, 0.1),
+    ]
+
+
+def test_both_files_know_the_four_profiles_by_the_same_numbers():
+    for name, profile in COMPREHENSIVE.profiles.items():
+        assert STRESS.profiles[name] == profile
+    assert set(STRESS.profiles) - set(COMPREHENSIVE.profiles) == {
+        "aggressive_buyer",
+        "window_shopper",
+        "enterprise_buyer",
+        "mobile_user",
+    }

@@ -15,11 +15,17 @@ PAIR = "Write it as [smallest, largest]."
 NAME = "is not a name. Use 1 to 64 letters, digits, _ and -; the name becomes part of file names."
 MAPPING = "not a mapping. Write it as keys with values."
 NO_VALUE = "has no value. Give it one, or leave the key out where that is allowed."
-SO_NOT = "so the run would not do what the file says. Remove the key to run the scenario without it."
+SERVICES = "cart-service, inventory-service, order-service, payment-service, user-service"
+CONDITIONS = "latency_factor, error_rate, timeout_rate, capacity, antagonist, crash"
+TO_PHASE = "belongs into a phase, because phases are what the data is judged by"
+MOVE = "Move it into the traffic_patterns that it is meant for."
+INTO_CHAOS = "Write it into the chaos_parameters of the phase"
 INTENSITIES = "'extreme', 'very_high', 'high', 'medium', 'medium_low', 'low' or 'variable'"
+LEVELS = "'very_low', 'low', 'medium', 'high', 'very_high' or 'extreme'"
 PHASE_KEYS = (
-    "concurrent_users, description, duration_minutes, expected_service_stress, intensity, name, scenario_weights, "
-    "service_load_characteristics, start_minute, user_behavior_distribution"
+    "chaos_parameters, concurrent_users, description, duration_minutes, expected_service_stress, failure_timeline, "
+    "intensity, name, ramp_up_time_seconds, scenario_weights, service_load_characteristics, simulated_conditions, "
+    "start_minute, target_products, user_behavior_distribution"
 )
 PROFILE_KEYS = (
     "action_probabilities, cart_abandonment_rate, cart_size, conversion_rate, description, pages_per_session, "
@@ -202,7 +208,7 @@ SINGLE = [
     (of_phase(intensity=3), f"{PHASE_0}.intensity: 3 is not one of {INTENSITIES}. Choose one of them."),
     (
         of_phase(service_load_characteristics={"cart-service": [1]}),
-        f"{PHASE_0}.service_load_characteristics.cart-service: is a list, not text. Put it in quotes.",
+        f"{PHASE_0}.service_load_characteristics.cart-service: [1] is not one of {LEVELS}. Choose one of them.",
     ),
     (
         base(base_url="ftp://x"),
@@ -237,239 +243,141 @@ SINGLE = [
         of_address(phone="555 1234"),
         ("shipping_addresses[0].phone: '555 1234' is not a phone number. Write digits only, such as \"+12025550123\"."),
     ),
-    # later versions
-    *(
-        (of_phase(**{key: 0.3}), f"{PHASE_0}.{key}: faults are not supported yet, {SO_NOT}")
-        for key in ("simulated_conditions", "failure_timeline", "failure_scenarios")
-    ),
-    *(
-        (of_phase(**{key: 0.3}), f"{PHASE_0}.{key}: chaos parameters are not supported yet, {SO_NOT}")
-        for key in (
-            "chaos_parameters",
-            "chaos_config",
-            "user_variance",
-            "user_count_variance",
-            "think_time_variance",
-            "action_randomness",
-        )
-    ),
-    (of_phase(target_products=["a"]), f"{PHASE_0}.target_products: target products are not supported yet, {SO_NOT}"),
-    # sums
+    # faults
     (
-        of_phase(user_behavior_distribution={"browser": 0.6, "buyer": 0.35}),
+        of_phase(simulated_conditions={"checkout": {"error_rate": 0.2}}),
+        f"{PHASE_0}.simulated_conditions.checkout: there is no service 'checkout'. Known are: {SERVICES}.",
+    ),
+    (
+        of_phase(simulated_conditions={"cart": {"error_rate": 0.2}, "cart-service": {"latency_factor": 2}}),
+        (f"{PHASE_0}.simulated_conditions: 'cart-service' and 'cart' name the same service. Keep one of them."),
+    ),
+    (
+        of_phase(simulated_conditions={"cart": {}}),
+        (f"{PHASE_0}.simulated_conditions.cart: says nothing of what goes wrong. Give at least one of {CONDITIONS}."),
+    ),
+    (
+        of_phase(simulated_conditions={"cart": {"latency_factor": "5x normal"}}),
         (
-            f"{PHASE_0}.user_behavior_distribution: "
-            "adds up to 0.95, not 1 (browser 0.6, buyer 0.35). Change the shares so that they add up to 1."
+            f"{PHASE_0}.simulated_conditions.cart.latency_factor: is the text '5x normal', not a number. "
+            "Write a number such as 0.5, without quotes."
         ),
     ),
     (
-        of_browser(action_probabilities={"browse": 0.9, "cart": 0.15}),
+        of_phase(simulated_conditions={"cart": {"latency_factor": 1}}),
+        f"{PHASE_0}.simulated_conditions.cart.latency_factor: {number_text(1, 'above 1')}",
+    ),
+    (
+        of_phase(simulated_conditions={"cart": {"crash": True, "instances": ["a", "a"]}}),
+        f"{PHASE_0}.simulated_conditions.cart.instances: names an instance twice. Name each one once.",
+    ),
+    (
+        of_phase(failure_timeline=[{"minute": 8, "duration_minutes": 3, "service": "cart", "crash": True}]),
         (
-            f"{BROWSER}.action_probabilities: "
-            "adds up to 1.05, not 1 (browse 0.9, cart 0.15). Change the probabilities so that they add up to 1."
+            f"{PHASE_0}.failure_timeline[0]: ends at minute 11 of a phase of 10 minutes. "
+            "Shorten it, or write the rest into the next phase."
         ),
     ),
     (
-        base(
-            reward_weights={
-                "response_time": 0.3,
-                "error_rate": 0.3,
-                "throughput": 0.1,
-                "load_balance": 0.1,
-                "user_satisfaction": 0.1,
-            }
-        ),
+        of_phase(failure_timeline=[{"minute": 8, "duration_minutes": 1, "service": "cart", "error_rat": 0.1}]),
         (
-            "base_config.reward_weights: adds up to 0.9, not 1 "
-            "(response_time 0.3, error_rate 0.3, throughput 0.1, load_balance 0.1, user_satisfaction 0.1). "
-            "Change the weights so that they add up to 1."
+            f"{PHASE_0}.failure_timeline[0]: unknown key 'error_rat'. Did you mean 'error_rate'? Known are: "
+            "antagonist, capacity, crash, duration_minutes, error_rate, instances, latency_factor, minute, service, "
+            "timeout_rate."
         ),
     ),
-    # profiles
+    # chaos
     (
-        of_phase(user_behavior_distribution={"browsr": 0.6, "buyer": 0.4}),
+        of_phase(chaos_parameters={"change_every_seconds": 60}),
         (
-            f"{PHASE_0}.user_behavior_distribution: "
-            "the profile 'browsr' is not defined. Did you mean 'browser'? Known are: browser, buyer."
+            f"{PHASE_0}.chaos_parameters: randomizes nothing. "
+            "Give one of user_variance, think_time_variance, action_randomness a value above 0."
         ),
     ),
     (
-        of_phase(user_behavior_distribution={"zzz": 0.6, "buyer": 0.4}),
-        (f"{PHASE_0}.user_behavior_distribution: the profile 'zzz' is not defined. Known are: browser, buyer."),
-    ),
-    (
-        of_phase(user_behavior_distribution={"buyer": 0.6, "buyers": 0.4}),
-        (f"{PHASE_0}.user_behavior_distribution: 'buyers' and 'buyer' name the same profile. Keep one of them."),
-    ),
-    (
-        lambda t: suite(t)["user_behavior_profiles"].update(buyers=PROFILE),
+        of_phase(chaos_parameters={"user_variance": 0.2, "change_every_seconds": 30}),
         (
-            "user_behavior_profiles.buyers: names the same "
-            "profile as 'buyer' (singular and plural mean the same). Keep one of them, or rename it."
+            f"{PHASE_0}.chaos_parameters.change_every_seconds: is 30 s, but users take 30 s to change. "
+            "Use a larger one, or a shorter ramp."
         ),
     ),
     (
-        of_browser(conversion_rate=0.7),
+        of_phase(concurrent_users=18, chaos_parameters={"user_variance": 0.2}),
         (
-            f"{BROWSER}: conversion_rate 0.7 with cart_abandonment_rate 0.4 needs 1.1667 carts "
-            "per session, more than 1. Lower one of them: conversion_rate / (1 - cart_abandonment_rate) is the share "
-            "of sessions with a cart."
-        ),
-    ),
-    (
-        of_browser(cart_abandonment_rate=1),
-        (
-            f"{BROWSER}.cart_abandonment_rate: is 1: no cart would ever be ordered, so it "
-            "says nothing about how many carts there are. Use a rate below 1, such as 0.95."
-        ),
-    ),
-    (
-        of_browser(pages_per_session=[80, 400]),
-        (
-            f"{BROWSER}.pages_per_session: 80 page visits of 4 s (think times x "
-            "requests per visit) do not fit a session of 5 minutes. Use fewer pages, longer sessions or "
-            "shorter think times."
-        ),
-    ),
-    (
-        of_browser(pages_per_session=[8, 400]),
-        (
-            f"{BROWSER}.pages_per_session: 400 page visits of 4 s (think times x "
-            "requests per visit) do not fit a session of 15 minutes. Use fewer pages, longer sessions or "
-            "shorter think times."
-        ),
-    ),
-    (
-        lambda t: (of_product(price=20_000)(t), of_browser(cart_size=[1, 6])(t)),
-        (
-            f"{BROWSER}.cart_size: 6 x MUG-1 at 20000 "
-            "is 120000, above the payment limit of 100000. Use smaller carts or lower prices; "
-            "such a payment always fails."
-        ),
-    ),
-    # the timeline
-    (
-        of_phase(1, name="morning"),
-        (f"{PHASE_1}.name: 'morning' is the name of traffic_patterns[0] already. Give every phase a name of its own."),
-    ),
-    (
-        of_phase(1, start_minute=12),
-        (
-            f"{PHASE_1}.start_minute: is 12, but morning ends at minute 10: a gap of 2 min. "
-            "Write 10, or leave start_minute out."
-        ),
-    ),
-    (
-        of_phase(1, start_minute=8),
-        (
-            f"{PHASE_1}.start_minute: is 8, but morning ends at minute 10: "
-            "an overlap of 2 min. Write 10, or leave start_minute out."
-        ),
-    ),
-    (
-        of_phase(start_minute=5),
-        (
-            f"{PHASE_0}.start_minute: is 5, but the scenario starts at minute 0: a gap of 5 min. "
-            "Write 0, or leave start_minute out."
-        ),
-    ),
-    (
-        base(test_duration_minutes=30),
-        (
-            "training_scenarios.day.traffic_patterns: adds up to 20 minutes, but "
-            "base_config.test_duration_minutes is 30. Change the phases' durations or test_duration_minutes."
-        ),
-    ),
-    (
-        of_day(test_duration_minutes=30),
-        (
-            "training_scenarios.day.traffic_patterns: adds up to 20 minutes, but "
-            "training_scenarios.day.test_duration_minutes is 30. Change the phases' durations or test_duration_minutes."
-        ),
-    ),
-    (
-        of_day(ramp_seconds=600),
-        (
-            "training_scenarios.day.ramp_seconds: is 600 s, but morning lasts only 600 s. "
-            "Use a smaller ramp_seconds or a longer phase."
-        ),
-    ),
-    (
-        base(data_collection_interval_seconds=601, episode_seconds=900),
-        (
-            "training_scenarios.day.data_collection_interval_seconds: is 601 s, but morning lasts only 600 s. "
-            "Use a smaller data_collection_interval_seconds or a longer phase."
-        ),
-    ),
-    (
-        base(episode_seconds=1),
-        (
-            "training_scenarios.day.data_collection_interval_seconds: is 2 s, but an episode lasts "
-            "only 1 s. Use a shorter interval or a longer episode_seconds."
-        ),
-    ),
-    # users
-    (
-        of_phase(concurrent_users=25),
-        (
-            f"{PHASE_0}.concurrent_users: is 25, but base_config.max_concurrent_users is 20. "
+            f"{PHASE_0}.concurrent_users: is 18 and wanders up to 22, but base_config.max_concurrent_users is 20. "
             "Use fewer users or raise max_concurrent_users."
         ),
     ),
     (
-        lambda t: (of_day(max_concurrent_users=9)(t), of_phase(1, concurrent_users=9)(t)),
+        of_phase(chaos_parameters={"user_variance": 1}),
+        f"{PHASE_0}.chaos_parameters.user_variance: is 1, which is not below 1. Give a number below 1.",
+    ),
+    # products, ramps, expectations
+    (
+        of_phase(target_products=["MUG-1", "MUG-9"]),
+        f"{PHASE_0}.target_products[1]: 'MUG-9' is not in product_catalogue. Did you mean 'MUG-1'? Known are: MUG-1.",
+    ),
+    (
+        of_phase(target_products=["MUG-1", "MUG-1"]),
+        f"{PHASE_0}.target_products[1]: 'MUG-1' stands there already. Name each product once.",
+    ),
+    (
+        of_phase(ramp_up_time_seconds=600),
         (
-            f"{PHASE_0}.concurrent_users: is 10, "
-            "but training_scenarios.day.max_concurrent_users is 9. Use fewer users or raise max_concurrent_users."
+            f"{PHASE_0}.ramp_up_time_seconds: is 600 s, but the phase lasts only 600 s. "
+            "Use a shorter ramp or a longer phase."
         ),
     ),
     (
-        base(total_users=8),
+        of_phase(expected_service_stress={"till": "high"}),
+        f"{PHASE_0}.expected_service_stress: there is no service 'till'. Known are: {SERVICES}.",
+    ),
+    (
+        of_phase(service_load_characteristics={"cart": "hgh"}),
         (
-            "training_scenarios.day.total_users: is 8, but a phase has 10 users at once, "
-            "each with an account of its own. Raise total_users."
+            f"{PHASE_0}.service_load_characteristics.cart: 'hgh' is not one of 'very_low', 'low', 'medium', 'high', "
+            "'very_high' or 'extreme'. Did you mean 'high'?"
         ),
     ),
-    (
-        drop("base_config", "total_users"),
-        ("training_scenarios.day: total_users is missing. Add total_users to base_config or to the scenario."),
+    # keys that users have elsewhere
+    *(
+        (of_day(**{key: {}}), f"training_scenarios.day.{key}: {TO_PHASE}. {MOVE}")
+        for key in ("simulated_conditions", "chaos_parameters", "target_products")
     ),
     (
-        drop("base_config", "max_concurrent_users"),
+        of_day(failure_timeline=[]),
         (
-            "training_scenarios.day: max_concurrent_users is missing. "
-            "Add max_concurrent_users to base_config or to the scenario."
+            f"training_scenarios.day.failure_timeline: {TO_PHASE}. "
+            "Move each entry into its phase, with its minute counted from the phase's start."
         ),
     ),
-    # weights
+    *(
+        (of_phase(**{key: 0.3}), f"{PHASE_0}.{key}: stands in the wrong place. {INTO_CHAOS}.")
+        for key in ("user_variance", "think_time_variance", "action_randomness")
+    ),
+    (of_phase(user_count_variance=0.3), f"{PHASE_0}.user_count_variance: is not a key. {INTO_CHAOS} as user_variance."),
+    (of_phase(chaos_config={}), f"{PHASE_0}.chaos_config: is not a key. {INTO_CHAOS}."),
     (
-        of_phase(scenario_weights={}),
+        base(ramp_up_time_seconds=60),
+        "base_config.ramp_up_time_seconds: is a phase's own. Write ramp_seconds, which holds for every phase.",
+    ),
+    *(
         (
-            f"{PHASE_0}.scenario_weights: gives no weight. "
-            "Give at least one user action a weight above 0, such as browse_weight: 50."
-        ),
+            base(**{key: 10}),
+            (
+                f"base_config.{key}: means nothing here: every shopper has a connection of its own, as browsers have, "
+                "and no pool is shared. Remove it; concurrent_users says how many connections there are."
+            ),
+        )
+        for key in ("connection_pool_size", "max_connections", "pool_size")
     ),
-    (
-        of_phase(scenario_weights={"browse_weight": 0, "cart_weight": 0}),
-        (
-            f"{PHASE_0}.scenario_weights: all weights are 0. "
-            "Give at least one user action a weight above 0, such as browse_weight: 50."
-        ),
-    ),
-    (
-        of_phase(scenario_weights={"browse_weight": -1, "cart_weight": 3}),
-        f"{PHASE_0}.scenario_weights.browse_weight: {number_text(-1, 'at least 0')}",
-    ),
-    (
-        lambda t: phase(t, 0).update(
-            user_behavior_distribution={"browser": 1},
-            scenario_weights={"browse_weight": 0, "search_weight": 0, "cart_weight": 5},
-        ),
-        (
-            f"{PHASE_0}.scenario_weights: leaves browser nothing "
-            "to do in a session without a cart: browse, search, profile all come to 0. "
-            "Give one of them a weight above 0 that the profile also gives a probability."
-        ),
+    *(
+        (base(**{old: 10}), f"base_config.{old}: is not a key. Write {new}.")
+        for old, new in (
+            ("request_timeout", "request_timeout_seconds"),
+            ("max_retries", "retry_attempts"),
+            ("retry_delay", "retry_delay_seconds"),
+        )
     ),
 ]
 
@@ -537,7 +445,7 @@ def test_ten_different_mistakes_give_ten_lines_at_once():
                 f"{PHASE_1}.start_minute: is 11, but morning ends at minute 10: a gap of 1 min. "
                 "Write 10, or leave start_minute out."
             ),
-            f"{PHASE_1}.simulated_conditions: faults are not supported yet, {SO_NOT}",
+            f"{PHASE_1}.simulated_conditions: is empty. Add at least one entry.",
         ]
     )
 

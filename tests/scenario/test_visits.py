@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+import scenario.chaos
 import scenario.model
 from rl_hooks import decision
 from scenario import visits
@@ -17,7 +18,7 @@ CONFIG = CONFIGS / "comprehensive_rl_training_config.yaml"
 SCENARIO = load_file(CONFIG).scenario()
 
 
-@pytest.mark.parametrize(("module", "examples"), [(visits, 2), (scenario.model, 1)])
+@pytest.mark.parametrize(("module", "examples"), [(visits, 2), (scenario.model, 3), (scenario.chaos, 1)])
 def test_the_worked_examples(module, examples):
     assert tuple(doctest.testmod(module)) == (0, examples)
 
@@ -117,7 +118,7 @@ def draw_lines(profile, random):
 @pytest.mark.parametrize("index", [0, 4, 5])
 def test_expected_calls_agree_with_a_simulation(name, index):
     profile, phase = SCENARIO.profiles[name], SCENARIO.phases[index]
-    expected = visits.calls_per_user_s(profile, phase.weights, phase.intensity)
+    expected = visits.calls_per_user_s(profile, phase.weights, phase.pace)
     exact_visits = sum(profile.pages) / 2 / phase.pace
     whole = round(exact_visits)
     sessions = 1500
@@ -135,7 +136,7 @@ def test_expected_calls_agree_with_a_simulation(name, index):
 def test_what_an_intent_forces_in_a_short_session_agrees_with_a_simulation(pages):
     profile = replace(SCENARIO.profiles["careful_shopper"], pages=(pages, pages))
     weights = SCENARIO.phases[1].weights
-    rates = visits.calls_per_user_s(profile, weights, "medium")
+    rates = visits.calls_per_user_s(profile, weights, 1.0)
     sessions = 8000
     simulated = simulate(profile, weights, pages, sessions, Random(pages))
     for endpoint in (visits.CART_ADD, visits.CART_CHANGE, visits.ORDER_PLACE, visits.PAY, visits.ME):
@@ -146,7 +147,7 @@ def test_what_an_intent_forces_in_a_short_session_agrees_with_a_simulation(pages
 
 def test_a_session_of_one_visit_still_keeps_its_intent():
     profile = replace(SCENARIO.profiles["bulk_buyer"], conversion_rate=1.0, cart_abandonment_rate=0.0, pages=(1, 1))
-    rates = visits.calls_per_user_s(profile, SCENARIO.phases[0].weights, "medium")
+    rates = visits.calls_per_user_s(profile, SCENARIO.phases[0].weights, 1.0)
     for endpoint in (visits.PAY, visits.ORDER_PLACE, visits.CART_ADD):
         assert rates[endpoint] == pytest.approx(rates[visits.LOGIN])
 

@@ -32,6 +32,7 @@ _BEFORE = {
     "phase": pa.string(),
     "pattern": pa.string(),
     "intensity": pa.string(),
+    "faults": pa.string(),
     "block": pa.int32(),
 }
 _AFTER = {

@@ -88,7 +88,9 @@ def test_transitions_read_back_by_pandas_have_these_types(bundle: Path) -> None:
     rewards = {"reward", "reward_01", *(f"reward_{name}" for name in REWARDS)}
     assert {types.pop(name) for name in rewards} == {"float32"}
     assert types == {
-        **dict.fromkeys(("run_id", "service", "episode_id", "phase", "pattern", "intensity", "action_name"), "str"),
+        **dict.fromkeys(
+            ("run_id", "service", "episode_id", "phase", "pattern", "intensity", "faults", "action_name"), "str"
+        ),
         **dict.fromkeys(("logging_policy", "policy_version"), "str"),
         **dict.fromkeys(("step", "block", "n_requests", "n_errors", "n_unfinished"), "int32"),
         **dict.fromkeys(("decision_tick", "t_unix_ns"), "int64"),

@@ -1,0 +1,109 @@
+"""Light traffic while a system rests between two scenarios: a steady rate of reading requests by one shopper.
+
+Nothing of it is recorded as data. It keeps caches and connections as warm as they are on an ordinary day, and its
+response times say whether the system has come to rest. Requests leave on time whether or not earlier ones are answered.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+
+import requests
+
+from profiles import shop
+from profiles.answers import judge
+from scenario.model import Scenario
+
+AT_ONCE = 16  # requests in flight at most; what is due beyond them is not sent, and counted
+POLL_S = 0.1
+REFERENCE = "background"
+
+
+@dataclass
+class Rest:
+    """What came of it."""
+
+    duration_s: float = 0.0  # real
+    sent: int = 0
+    ok: int = 0
+    not_sent: int = 0  # due while AT_ONCE were in flight
+    latency_ms_sum: float = 0.0  # of all that were sent
+
+    @property
+    def mean_ms(self) -> float | None:
+        return self.latency_ms_sum / self.sent if self.sent else None
+
+
+def rest(
+    host: str, scenario: Scenario, duration_s: float, rps: float, timeout_s: float, stopped: Callable[[], bool]
+) -> Rest:
+    """Rest for `duration_s` with `rps` requests per second (both real), or until `stopped()`; what came of it."""
+    result, session = Rest(), requests.Session()
+    session.headers["X-Session-ID"] = REFERENCE
+    began = time.monotonic()
+
+    def passed() -> float:
+        return time.monotonic() - began
+
+    if rps > 0:
+        _sign_in(host, session, shop.credentials(f"{scenario.name}.{REFERENCE}", 0), timeout_s)
+    steps, in_flight = _steps(scenario), list[Future[tuple[bool, float]]]()
+
+    def collect(done: Iterable[Future[tuple[bool, float]]]) -> None:
+        for future in done:
+            ok, latency_ms = future.result()
+            result.ok += ok
+            result.latency_ms_sum += latency_ms
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while passed() < duration_s and not stopped():
+            done = [future for future in in_flight if future.done()]
+            collect(done)
+            in_flight = [future for future in in_flight if future not in done]
+            due = int(passed() * rps) + 1 if rps > 0 else 0
+            while result.sent + result.not_sent < due:
+                if len(in_flight) >= AT_ONCE:
+                    result.not_sent += 1
+                else:
+                    result.sent += 1
+                    in_flight.append(pool.submit(_send, host, session, next(steps), timeout_s))
+            time.sleep(max(0.0, min(POLL_S, 1 / rps if rps > 0 else POLL_S, duration_s - passed())))
+    collect(in_flight)
+    result.duration_s = passed()
+    return result
+
+
+def _steps(scenario: Scenario) -> Iterator[shop.Step]:
+    """Looking around: lists, searches and products, in an order that is always the same."""
+    draws = Random(REFERENCE)
+    for number in count():
+        product = draws.choice(scenario.catalogue)
+        kinds = (shop.list_category(product.category), shop.open_product(product.sku), shop.mini_cart())
+        yield kinds[number % len(kinds)]
+
+
+def _sign_in(host: str, session: requests.Session, account: shop.Credentials, timeout_s: float) -> None:
+    """One account; a shop that does not let it in answers 401 from then on, which the result shows."""
+    for step in (shop.register(account), shop.login(account, known=True)):
+        try:
+            answer = session.post(f"{host}{step.path}", json=step.body, timeout=timeout_s)
+        except requests.RequestException:
+            return
+        found = judge(step.endpoint, answer.status_code, answer.content)
+        if found.ok and isinstance(found.learned, shop.SignedIn):
+            session.headers["Authorization"] = f"Bearer {found.learned.token}"
+            session.headers["X-User-ID"] = found.learned.user_id
+
+
+def _send(host: str, session: requests.Session, step: shop.Step, timeout_s: float) -> tuple[bool, float]:
+    """(ok, latency in ms) of one request."""
+    began = time.monotonic()
+    try:
+        answer = session.request(step.endpoint.method, f"{host}{step.path}", timeout=timeout_s)
+        ok = judge(step.endpoint, answer.status_code, answer.content).ok
+    except requests.RequestException:
+        ok = False
+    return ok, (time.monotonic() - began) * 1000

@@ -1,0 +1,83 @@
+"""What has to be there at all: services, profiles, phases, actions and their pairs, decisions, and every row."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
+from rl_hooks.run_reader import Run
+from scenario.plan import Plan
+
+NAMED = 3  # of what is missing; the rest is counted, so that the table stays readable
+LEAST_INTERVALS = 0.99  # a busy machine skips an interval now and then, and the row says so
+
+
+def coverage_lines(run: Run, plan: Plan) -> list[Line]:
+    phases = [phase.name for phase in plan.phases]
+    profiles = list(plan.max_users_per_profile)
+    decided = run.decisions
+    services, actions = np.array(SERVICES, object)[decided["service"]], np.array(ACTIONS, object)[decided["action"]]
+    decided_in = _named(run, "phase", decided)
+    return [
+        Line("state", "", "complete", str(run.manifest["state"]), "", met_if(run.manifest["state"] == "complete")),
+        _rows_lost(run),
+        _present("services", SERVICES, np.array(SERVICES, object)[run.requests["service"]], "requests"),
+        _present("profiles", profiles, _named(run, "profile", run.requests), "requests"),
+        _present("phases", phases, _named(run, "phase", run.requests), "requests"),
+        _present("actions", ACTIONS, actions, "decisions"),
+        _pairs("service x action", SERVICES, ACTIONS, services, actions),
+        _pairs("phase x action", phases, ACTIONS, decided_in, actions),
+        *_intervals(run, plan),
+    ]
+
+
+def _named(run: Run, kind: str, rows: Any) -> Any:
+    return np.array(run.names[kind], object)[rows[f"{kind}_ref"]]
+
+
+def _rows_lost(run: Run) -> Line:
+    lost = sum(loss.missing_rows for loss in run.losses)
+    actual = f"at least {lost}: {_listed([loss.text for loss in run.losses])}" if run.losses else "0"
+    return Line("rows lost", "", "0", actual, "0", met_if(not run.losses))
+
+
+def _present(what: str, wanted: Iterable[str], values: Any, rows: str) -> Line:
+    counts = {name: int((values == name).sum()) for name in wanted}
+    return _counted(what, counts, rows)
+
+
+def _pairs(what: str, firsts: Iterable[str], seconds: Iterable[str], one: Any, other: Any) -> Line:
+    seconds = list(seconds)
+    counts = {
+        f"{first} with {second}": int(((one == first) & (other == second)).sum())
+        for first in firsts
+        for second in seconds
+    }
+    return _counted(what, counts, "decisions")
+
+
+def _counted(what: str, counts: dict[str, int], rows: str) -> Line:
+    absent = [name for name, count in counts.items() if not count]
+    actual = f"{len(counts) - len(absent)}"
+    actual += f", missing {_listed(absent)}" if absent else f", the rarest with {min(counts.values())} {rows}"
+    return Line(what, "", str(len(counts)), actual, "all", met_if(not absent))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _intervals(run: Run, plan: Plan) -> list[Line]:
+    planned = int(plan.duration_s / plan.decision_interval_s + 1e-9)
+    allowed = f"at least {percent(LEAST_INTERVALS)}"
+    if not len(run.decisions):
+        return [Line("decision intervals", "", str(planned), "none", allowed, Verdict.MISSED)]
+    lines = []
+    for index, service in enumerate(SERVICES):
+        made = len(np.unique(run.decisions["tick"][run.decisions["service"] == index]))
+        verdict = met_if(made >= LEAST_INTERVALS * planned)
+        lines.append(Line("decision intervals", service, str(planned), str(made), allowed, verdict))
+    return lines

@@ -1,0 +1,154 @@
+"""Sessions against their profiles: conversion, abandonment, length, page visits, and how many accounts were used.
+
+Conversion and abandonment are judged over the sessions that ended by themselves. One whose shopper was kept from what
+it came for by the system's failures (FAILED) is one of them and counts as it ended; how many there are is said beside
+it, because they push conversion down. Sessions cut short by a phase change or the end of the run are counted apart.
+
+Shares of user actions are not compared: what an intent forces depends on the session, so the plan states no shares.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rl_hooks.export.verify import binomial
+from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
+from rl_hooks.row import Outcome
+from rl_hooks.run_reader import Run
+from scenario.model import Profile
+from scenario.plan import Plan
+from scenario.visits import sessions_per_user_s
+
+Array = npt.NDArray[Any]
+
+CONFIDENCE = 0.99
+"""With this probability no conversion or abandonment that is as planned is called missed."""
+LONGER = 0.05  # a session ends with the request or the order that is under way: so much longer on average
+SHORTER = 0.001  # clocks are read twice
+PAGES_OFF = 0.05
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The sessions of one profile."""
+
+    profile: Profile
+    rows: Array
+    start_s: Array  # real seconds from the start of the run
+    by_itself: Array
+
+    @property
+    def ended(self) -> Array:
+        return self.rows[self.by_itself]
+
+
+def session_lines(run: Run, plan: Plan) -> list[Line]:
+    groups = [_group(run, plan, name) for name in plan.max_users_per_profile]
+    return [
+        _accounts(run, plan),
+        *_share_lines(groups),
+        *(_length(group, plan) for group in groups),
+        *(_pages(group, plan) for group in groups),
+    ]
+
+
+def origin_ns(run: Run) -> int:
+    """Wall-clock nanoseconds of the plan's second 0."""
+    ticks = [event for event in run.events if event["kind"] == "users" and "run_time_s" in event]
+    if not ticks:
+        return int(run.manifest["started_unix_ns"])
+    return round(float(np.median([event["t_ns"] - event["run_time_s"] * 1e9 for event in ticks])))
+
+
+def _group(run: Run, plan: Plan, name: str) -> _Group:
+    names = np.array(run.names["profile"], object)
+    rows = run.sessions[names[run.sessions["profile_ref"]] == name]
+    start_s = (rows["start_ns"] - origin_ns(run)) / 1e9
+    return _Group(plan.scenario.profiles[name], rows, start_s, rows["outcome"] != Outcome.TRUNCATED)
+
+
+def _accounts(run: Run, plan: Plan) -> Line:
+    """Accounts are leased in turn, so all of them come up as soon as there are as many sessions."""
+    used = len(np.unique(run.sessions["account"]))
+    profiles = plan.scenario.profiles
+    minutes = plan.time_scale / 60  # nominal, of a real second
+    expected = sum(
+        users * sessions_per_user_s(profiles[name]) * 60 * phase.duration_s * minutes
+        for phase in plan.phases
+        for name, users in phase.mix.items()
+    )
+    actual = f"{used} in {len(run.sessions)} sessions"
+    if expected < plan.accounts:
+        why = f"the plan makes about {expected:.0f} sessions"
+        return Line("distinct users", "", str(plan.accounts), actual, why, Verdict.TOLD)
+    return Line("distinct users", "", str(plan.accounts), actual, "all", met_if(used >= plan.accounts))
+
+
+def _share_lines(groups: list[_Group]) -> list[Line]:
+    """Conversion and abandonment of every profile, judged as one table."""
+    counted = [("conversion", group, group.profile.conversion_rate, _conversion(group.ended)) for group in groups]
+    counted += [
+        ("abandonment", group, group.profile.cart_abandonment_rate, _abandonment(group.ended)) for group in groups
+    ]
+    shares = binomial.judged([(planned, *found) for _, _, planned, found in counted], CONFIDENCE)
+    return [_share_line(what, group, share) for (what, group, _, _), share in zip(counted, shares, strict=True)]
+
+
+def _conversion(ended: Array) -> tuple[int, int]:
+    return int((ended["orders_paid"] > 0).sum()), len(ended)
+
+
+def _abandonment(ended: Array) -> tuple[int, int]:
+    """Carts without an order, of all carts."""
+    with_cart = ended[ended["cart_adds"] > 0]
+    return int((with_cart["orders_placed"] == 0).sum()), len(with_cart)
+
+
+def _share_line(what: str, group: _Group, share: binomial.Share) -> Line:
+    failed = int((group.ended["outcome"] == Outcome.FAILED).sum())
+    cut = len(group.rows) - len(group.ended)
+    of = "sessions" if what == "conversion" else "carts"
+    beside = f", {failed} failed, {cut} more cut short" if what == "conversion" else ""
+    found = percent(share.hits / share.count) if share.count else "none"
+    low, high = share.interval
+    # Without a single session there is no evidence, and that is not what was planned.
+    verdict = met_if(share.fits and share.count > 0)
+    planned, name = percent(share.planned), group.profile.name
+    actual = f"{found} ({share.hits} of {share.count} {of}{beside})"
+    return Line(what, name, planned, actual, f"interval {100 * low:.1f} to {percent(high)}", verdict)
+
+
+def _length(group: _Group, plan: Plan) -> Line:
+    """A session is as long as was drawn, and what was drawn lies in the profile's range."""
+    ended, name = group.ended, group.profile.name
+    low, high = (60e6 * minutes / plan.time_scale for minutes in group.profile.session_duration_min)
+    allowed = f"drawn from {low / 1e6:g} to {high / 1e6:g} s, none shorter, mean at most {percent(LONGER)} longer"
+    if not len(ended):
+        return Line("session length", name, "as drawn", "no session ended", allowed, Verdict.MISSED)
+    drawn = group.rows["planned_us"]
+    outside = int(((drawn < low - 1) | (drawn > high + 1)).sum())
+    planned_s, actual_s = ended["planned_us"].mean() / 1e6, ended["duration_us"].mean() / 1e6
+    short = int((ended["duration_us"] < (1 - SHORTER) * ended["planned_us"]).sum())
+    actual = f"mean {actual_s:.2f} s of {len(ended)} ended, {short} shorter than drawn, {outside} drawn outside"
+    verdict = met_if(not outside and not short and actual_s <= (1 + LONGER) * planned_s)
+    return Line("session length", name, f"mean {planned_s:.2f} s", actual, allowed, verdict)
+
+
+def _pages(group: _Group, plan: Plan) -> Line:
+    """Page visits of sessions that ended by themselves within one phase: as drawn, at the phase's pace."""
+    name, planned, made, counted = group.profile.name, 0, 0, 0
+    for phase, nominal in zip(plan.phases, plan.scenario.phases, strict=True):
+        if getattr(nominal, "chaos", None) is not None:
+            continue  # the pace wanders within the phase
+        end_s = group.start_s + group.rows["duration_us"] / 1e6
+        whole = group.rows[group.by_itself & (group.start_s >= phase.start_s) & (end_s < phase.end_s)]
+        planned += int(np.floor(whole["pages_planned"] / phase.pace + 0.5 + 1e-9).sum())
+        made += int(whole["pages"].sum())
+        counted += len(whole)
+    if not planned:
+        return Line("page visits", name, "as drawn", "no session lies within one phase", "not compared", Verdict.TOLD)
+    actual = f"{made} ({made / planned - 1:+.1%}) in {counted} sessions within one phase"
+    allowed = f"within {percent(PAGES_OFF)}"
+    return Line("page visits", name, str(planned), actual, allowed, met_if(abs(made / planned - 1) <= PAGES_OFF))
