@@ -10,9 +10,9 @@ line, and is counted with the reason in format.json. Values are physical, not no
 """
 
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,24 +40,35 @@ REASONS = {
 """Why a request has no line; the first that applies counts."""
 
 _SIGNIFICANT = 6
+_BATCH = 10_000  # rows: as Python objects they take a hundred times the room
 
 
 def write(bundle: Bundle, folder: Path) -> dict[str, Any]:
     """<part>/rl_experiences.jsonl, in order of run and start."""
     requests, samples = (bundle.table(name).to_pandas() for name in ("requests", "samples"))
-    requests = requests.assign(reward=request_rewards(requests, bundle), reason="", line="")
+    window_s = max(bundle.facts["windows_s"].values())
+    requests = requests.assign(reward=request_rewards(requests, bundle), reason="", group=-1, place=-1)
+    groups: list[Moments] = []
     for _, mine in requests.groupby(["run_id", "service"], observed=True, sort=False):
         run_id, service = mine["run_id"].iloc[0], mine["service"].iloc[0]
         known = samples[(samples["run_id"] == run_id) & (samples["service"] == service)]
-        _fill(requests, mine, known, round(max(bundle.facts["windows_s"].values()) * 1e9))
-    parts = {name: _write_part(requests[_has_line(requests, name)], folder, name) for name in bundle.parts}
+        pods = Pods(known, mine[mine["duration_us"].notna()], round(window_s * 1e9))
+        reason = _reason_of_request(mine)
+        rest = mine[reason == ""]
+        moments = moments_of(rest, pods)
+        reason[rest.index] = moments.reason
+        requests.loc[mine.index, "reason"] = reason
+        requests.loc[rest.index, "group"] = len(groups)
+        requests.loc[rest.index, "place"] = np.arange(len(rest))
+        groups.append(moments)
+    parts = {name: _write_part(requests, groups, folder, name) for name in bundle.parts}
     left_out = requests["reason"].value_counts()
     return {
         "parts": parts,
         "left_out": {reason: int(left_out.get(reason, 0)) for reason in REASONS},
         "reasons": REASONS,
         "reward": "weighted mean of response_time, error_rate and user_satisfaction of the one request",
-        "metrics_window_s": max(bundle.facts["windows_s"].values()),
+        "metrics_window_s": window_s,
         "uptimeSeconds": "since when the pod has been up without a break, as far as the samples of the run show",
     }
 
@@ -86,62 +97,69 @@ def request_rewards(requests: pd.DataFrame, bundle: Bundle) -> Floats:
     return rewards.weighted_sum(table, weights)
 
 
-def _fill(requests: pd.DataFrame, mine: pd.DataFrame, samples: pd.DataFrame, window_ns: int) -> None:
-    """Set `line` or `reason` of the requests `mine`, all of one run and service."""
-    ended = mine[mine["duration_us"].notna()]
-    pods = Pods(samples, ended, window_ns)
-    reason = pd.Series("", index=mine.index)
-    reason[mine["instance"].isna()] = "no_instance"
-    reason[mine["duration_us"].isna()] = "unfinished"
-    reason[~mine["split"].isin([TRAIN, VALIDATION])] = "not_in_split"
-    rest = mine[reason == ""]
-    if len(rest) and len(pods.sample_ns) == 0:
-        reason[rest.index] = "no_sample"
-    elif len(rest):
-        found, lines = _lines(rest, pods)
-        reason[rest.index] = found
-        requests.loc[rest.index, "line"] = lines
-    requests.loc[mine.index, "reason"] = reason
+@dataclass(frozen=True)
+class Moments:
+    """n requests of one run and service: what was known before and after each, and why it has no line, if so."""
+
+    pods: tuple[str, ...]
+    start_ns: Array  # (n,)
+    state: PodState
+    next_ns: Array  # (n,)
+    next_state: PodState
+    reason: Array  # (n,) "": it has a line
+
+    def states(self, place: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """State and next state of one request."""
+        return (
+            _state(self.pods, int(self.start_ns[place]), self.state, place),
+            _state(self.pods, int(self.next_ns[place]), self.next_state, place),
+        )
 
 
-def _lines(rest: pd.DataFrame, pods: Pods) -> tuple[Array, Array]:
-    """Reason and line of each request; one of both is empty."""
-    start_ns = rest["start_unix_ns"].to_numpy(np.int64)
-    end_ns = start_ns + rest["duration_us"].to_numpy(np.int64) * 1000
+def moments_of(requests: pd.DataFrame, pods: Pods) -> Moments:
+    """For requests with a known end and pod."""
+    start_ns = requests["start_unix_ns"].to_numpy(np.int64)
+    end_ns = start_ns + requests["duration_us"].to_numpy(np.int64) * 1000
     first, second = pods.before(start_ns), pods.after(end_ns)
-    next_ns = np.maximum(pods.known_ns[second], end_ns)
+    next_ns = np.maximum(pods.known_at(second), end_ns)
     state, after = pods.state(start_ns, first), pods.state(next_ns, second)
-    names = np.array(pods.names, object)
-    served = rest["instance"].astype(str).to_numpy()[:, np.newaxis] == names
+    served = requests["instance"].astype(str).to_numpy()[:, np.newaxis] == np.array(pods.names, object)
     up = np.any(served & state.listed, axis=1) & np.any(served & after.listed, axis=1)
-    reason = np.full(len(rest), "", object)
-    reason[_holes(state) | _holes(after)] = "metric_missing"
+    reason = np.full(len(requests), "", object)
+    reason[state.incomplete | after.incomplete] = "metric_missing"
     reason[~up] = "instance_down"
     reason[second < 0] = "no_later_sample"
     reason[first < 0] = "no_sample"
-    lines = np.full(len(rest), "", object)
-    chosen = np.flatnonzero(reason == "")
-    before, later = (
-        _states(pods.names, moments[chosen], at, chosen) for moments, at in ((start_ns, state), (next_ns, after))
-    )
-    for index, row, one, other in zip(chosen, rest.iloc[chosen].to_dict("records"), before, later, strict=True):
-        lines[index] = _line(row, one, other)
-    return reason, lines
+    return Moments(pods.names, start_ns, state, next_ns, after, reason)
 
 
-def _holes(state: PodState) -> npt.NDArray[np.bool_]:
-    unknown = np.isnan(state.values).any(axis=2)
-    return np.array((unknown & state.listed).any(axis=1), bool)
+def _reason_of_request(requests: pd.DataFrame) -> pd.Series:
+    """What can be said of a request without looking at the pods."""
+    reason = pd.Series("", index=requests.index, dtype=object)
+    reason[requests["instance"].isna()] = "no_instance"
+    reason[requests["duration_us"].isna()] = "unfinished"
+    reason[~requests["split"].isin([TRAIN, VALIDATION])] = "not_in_split"
+    return reason
 
 
-def _states(names: tuple[str, ...], t_ns: Array, state: PodState, chosen: Array) -> Iterator[dict[str, Any]]:
-    for moment, values, listed in zip(t_ns.tolist(), state.values[chosen], state.listed[chosen], strict=True):
-        metrics = {
-            name: {metric: _short(value) for metric, value in zip(METRICS, pod, strict=True)}
-            for name, pod, there in zip(names, values.tolist(), listed, strict=True)
-            if there
-        }
-        yield {"timestamp": iso_utc(moment), "metrics": metrics}
+def _write_part(requests: pd.DataFrame, groups: list[Moments], folder: Path, part: str) -> dict[str, Any]:
+    chosen = requests[(requests["split"] == part) & (requests["reason"] == "")]
+    (folder / part).mkdir()
+    with (folder / part / FILE).open("w", encoding="utf-8") as file:
+        for begin in range(0, len(chosen), _BATCH):
+            rows = chosen.iloc[begin : begin + _BATCH].to_dict("records")
+            file.writelines(f"{_line(row, *groups[row['group']].states(row['place']))}\n" for row in rows)
+    return {"file": f"{part}/{FILE}", "rows": len(chosen)}
+
+
+def _state(names: tuple[str, ...], t_ns: int, state: PodState, place: int) -> dict[str, Any]:
+    pods = zip(names, state.values[place].tolist(), state.listed[place].tolist(), strict=True)
+    metrics = {
+        name: {metric: _short(value) for metric, value in zip(METRICS, values, strict=True)}
+        for name, values, listed in pods
+        if listed
+    }
+    return {"timestamp": iso_utc(t_ns), "metrics": metrics}
 
 
 def _line(row: dict[str, Any], state: dict[str, Any], next_state: dict[str, Any]) -> str:
@@ -164,18 +182,3 @@ def _line(row: dict[str, Any], state: dict[str, Any], next_state: dict[str, Any]
 def _short(value: float) -> float:
     """Six significant digits, more than any of the sources has."""
     return float(f"{value:.{_SIGNIFICANT}g}")
-
-
-def _has_line(requests: pd.DataFrame, part: str) -> Any:
-    return (requests["split"] == part) & (requests["line"] != "")
-
-
-def _write_part(requests: pd.DataFrame, folder: Path, part: str) -> dict[str, Any]:
-    (folder / part).mkdir()
-    with (folder / part / FILE).open("w", encoding="utf-8") as file:
-        _write_lines(file, requests["line"])
-    return {"file": f"{part}/{FILE}", "rows": len(requests)}
-
-
-def _write_lines(file: TextIO, lines: Any) -> None:
-    file.writelines(f"{line}\n" for line in lines)
