@@ -125,7 +125,7 @@ def _common(bundle: Bundle, name: str) -> dict[str, Any]:
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    """Checksums by path; Minari and h5py write times into some files, so these differ from one export to the next."""
+    """Checksums by path in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
 

@@ -224,6 +224,10 @@ def test_normalization_is_that_of_train_alone(bundle: Path) -> None:
         assert (values["min"], values["max"]) == (known.min(), known.max())
         assert values["p99"] == pytest.approx(known.quantile(0.99))
         assert values["constant"] == (known.nunique() == 1)
+    measured = train.loc[~train["reward_filled"], "reward"].astype(float)
+    assert 0 < found["reward"]["known_share"] == len(measured) / len(train) < 1
+    assert found["reward"]["mean"] == pytest.approx(measured.mean())
+    assert found["reward"]["std"] == pytest.approx(measured.std(ddof=0))
 
 
 def test_a_feature_that_was_never_known_has_no_numbers(tmp_path: Path, run: Run) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rl_hooks.export.bundle import write_bundle
+from rl_hooks.export.dataset import assemble
 from rl_hooks.export.formats.source import read_bundle
-from rl_hooks.export.formats.table import FORMATS
+from rl_hooks.export.formats.table import FORMATS, find_writers, write_formats
+from tests import builders
 
 PARTS = ("train", "validation")
 
@@ -140,7 +144,7 @@ READERS: dict[str, tuple[Callable[[Path, str], Read], str | None]] = {
 
 
 def case(name: str) -> Any:
-    library = READERS[name][1]
+    library = READERS[name][1] if name in READERS else None
     if library is None:
         return name
     missing = importlib.util.find_spec(library) is None
@@ -187,6 +191,28 @@ def test_a_format_says_how_it_was_made(name: str, written: Any, truth: Any) -> N
         assert (written(name) / facts["parts"][part]["file"]).exists()
         left_out = truth(part).column("reward_filled").sum() if name == "bandit" else 0
         assert facts["parts"][part]["rows"] == len(truth(part)) - left_out
+
+
+@pytest.mark.parametrize("name", [case(name) for name in (*READERS, "jsonl") if name != "parquet"])
+def test_a_format_is_the_same_to_the_byte_every_time(name: str, bundle: Path, written: Any, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns("formats"))
+    write_formats(tmp_path / "bundle", find_writers(name))
+    first, again = written(name), tmp_path / "bundle" / "formats" / name
+    files = [path.relative_to(again) for path in again.rglob("*") if path.is_file()]
+    assert len(files) > 1
+    assert [file for file in files if (again / file).read_bytes() != (first / file).read_bytes()] == []
+
+
+@pytest.mark.parametrize("name", [case(name) for name in (*READERS, "jsonl") if name != "parquet"])
+def test_a_part_without_rows_is_in_no_format(name: str, tmp_path: Path) -> None:
+    train_only = builders.random_run(planned=builders.plan(phases={"morning": 0.5}), count=200)
+    nothing = builders.run(decisions=builders.random_run().decisions)
+    for run, parts in ((train_only, ["train"]), (nothing, [])):
+        out = tmp_path / f"{len(parts)}"
+        write_bundle(assemble([run]), out, find_writers(name))
+        facts = json.loads((out / "formats" / name / "format.json").read_text())
+        assert list(facts["parts"]) == parts
+        assert not any("validation" in str(file) for file in facts["files"])
 
 
 def test_normalization_is_undone_to_physical_units_and_nan(bundle: Path, truth: Any) -> None:

@@ -142,6 +142,27 @@ def test_the_reward_is_that_of_the_request_alone(complete: Path, lines: list[dic
         assert line["reward"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+def test_no_request_is_seen_by_lines_of_both_parts(complete: Path) -> None:
+    """A line sees the requests of its service that ended from one window before its state up to its next state."""
+    requests = requests_of(complete)
+    end_ns = (requests["start_unix_ns"] + requests["duration_us"].astype("int64") * 1000).to_numpy()
+    seen = {}
+    for part in PARTS:
+        found = experiences(complete, part)
+        begin, after = (
+            pd.to_datetime([line[name]["timestamp"] for line in found]).as_unit("ns").asi8
+            for name in ("state", "next_state")
+        )
+        service = np.array([line["metadata"]["service"] for line in found])
+        seen[part] = np.zeros(len(requests), bool)
+        for name in np.unique(service):
+            since, until = begin[service == name] - 10_000_000_000, after[service == name]
+            inside = (np.sort(since)[:, np.newaxis] <= end_ns).sum(0) - (np.sort(until)[:, np.newaxis] <= end_ns).sum(0)
+            seen[part] |= (inside > 0) & (requests["service"] == name).to_numpy()
+    assert seen["train"].sum() > seen["validation"].sum() > 100
+    assert not (seen["train"] & seen["validation"]).any()
+
+
 def test_what_is_not_known_gives_no_line_but_a_count(tmp_path: Path) -> None:
     run = builders.random_run(count=12000, missing=0.0, manifest={"actuator": "sandbox"})
     unknown = run.requests["instance_ref"] == 0
@@ -195,3 +216,12 @@ def test_a_bundle_without_samples_is_refused(complete: Path, tmp_path: Path) -> 
             (old / place).symlink_to(path)
     with pytest.raises(ExportError, match=r"samples\.parquet: there is none; export the run folder again$"):
         write_formats(old, find_writers("jsonl"))
+
+
+def test_without_a_metrics_source_there_is_no_line_and_that_is_said(tmp_path: Path) -> None:
+    run = builders.random_run(missing=0.0)
+    bundle = written(replace(run, samples=run.samples[:0]), tmp_path)
+    for part in PARTS:
+        assert (bundle / "formats" / "jsonl" / part / "rl_experiences.jsonl").read_bytes() == b""
+    assert set(left_out(bundle)) == {"not_in_split", "no_instance", "no_sample"}
+    assert sum(left_out(bundle).values()) == len(run.requests)

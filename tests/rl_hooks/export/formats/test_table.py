@@ -11,8 +11,6 @@ import pandas as pd
 import pytest
 
 from rl_hooks.export import __main__ as export
-from rl_hooks.export.bundle import write_bundle
-from rl_hooks.export.dataset import assemble
 from rl_hooks.export.formats import __main__ as formats
 from rl_hooks.export.formats.source import Bundle
 from rl_hooks.export.formats.table import FORMATS, describe_formats, find_writers, write_formats
@@ -63,15 +61,6 @@ def test_the_light_formats_need_nothing_that_is_not_installed(copy: Path) -> Non
     assert done.stdout.splitlines() == describe_formats(copy, LIGHT)
     assert done.stdout.startswith(f"format       {copy / 'formats' / 'npz'}: train ")
     assert sorted(path.name for path in (copy / "formats").iterdir()) == sorted(LIGHT)
-
-
-@pytest.mark.parametrize("name", LIGHT)
-def test_the_light_formats_are_the_same_to_the_byte_every_time(name: str, copy: Path, written: Any) -> None:
-    write_formats(copy, find_writers(name))
-    again = copy / "formats" / name
-    files = [path.relative_to(again) for path in again.rglob("*") if path.is_file()]
-    assert len(files) > 1
-    assert [file for file in files if (again / file).read_bytes() != (written(name) / file).read_bytes()] == []
 
 
 def test_a_name_that_does_not_exist_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,16 +135,6 @@ def test_formats_are_written_with_the_bundle(tmp_path: Path, capsys: pytest.Capt
     assert sorted(path.name for path in (run / "bundle" / "formats").iterdir()) == ["bandit", "npz"]
     assert export.main([*asked[:-1], "nope"]) == 2
     assert sorted(path.name for path in (run / "bundle" / "formats").iterdir()) == ["bandit", "npz"]
-
-
-def test_a_part_without_rows_is_in_no_format(tmp_path: Path) -> None:
-    planned = builders.plan(phases={"morning": 0.5})
-    data = assemble([builders.random_run(planned=planned, count=200)])
-    write_bundle(data, tmp_path / "bundle", find_writers(",".join(LIGHT)))
-    for name in LIGHT:
-        folder = tmp_path / "bundle" / "formats" / name
-        assert list(json.loads((folder / "format.json").read_text())["parts"]) == ["train"]
-        assert [path for path in folder.rglob("*validation*") if path.name != "format.json"] == []
 
 
 def test_excluded_rows_are_in_no_format(bundle: Path, written: Any) -> None:
