@@ -21,7 +21,11 @@ from rl_hooks.version import VERSION
 from scenario.refs import resolve
 
 Writer = Callable[[Bundle, Path], Mapping[str, Any]]
-"""Writes the format into the (empty) folder and returns what format.json shall say beside the common facts."""
+"""Writes the format into the (empty) folder and returns what format.json shall say beside the common facts.
+
+It has to say {"parts": {<part>: {"rows": n}}}, and where rows are missing {"left_out": {<reason>: n}, "reasons":
+{<reason>: text}}; people are shown both.
+"""
 
 PARQUET = "parquet"
 """The bundle itself: always there, so there is nothing to write."""

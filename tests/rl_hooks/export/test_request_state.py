@@ -1,15 +1,18 @@
 """What every request says about its own start is what an observation at that moment would have said."""
 
+import doctest
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from rl_hooks.decision import SERVICES
-from rl_hooks.export import align
+from rl_hooks.export import align, request_state
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
+from rl_hooks.export.formats import encoding
 from rl_hooks.export.request_state import STATE
 from rl_hooks.observation import FEATURE_INDEX, ObservationWindow
 from rl_hooks.row import MISSING_U8
@@ -76,3 +79,9 @@ def test_samples_are_in_the_bundle_as_they_were(bundle: Path) -> None:
     assert one["cpu"] == pytest.approx(rows["cpu"][0], nan_ok=True)
     assert one["up"] == bool(rows["up"][0])
     assert one["received_unix_ns"] == rows["received_ns"][0]
+
+
+@pytest.mark.parametrize("module", [request_state, encoding], ids=lambda module: module.__name__)
+def test_examples_run(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert (result.failed, result.attempted > 0) == (0, True)

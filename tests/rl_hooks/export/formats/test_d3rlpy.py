@@ -94,6 +94,17 @@ def test_a_minari_data_set_becomes_the_same_buffer(name: str, written: Any, monk
             np.testing.assert_array_equal(getattr(one, column), getattr(other, column))
 
 
+def test_an_episode_that_terminated_keeps_its_end_and_gets_no_row_more() -> None:
+    from rl_hooks.export.formats.d3rlpy_buffer import padded, replay_buffer
+
+    observations, actions, rewards = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0]), np.ones(3)
+    episode = padded(observations, actions, rewards, terminated=True)
+    buffer = replay_buffer([episode], 6)
+    assert buffer.transition_count == episode.transition_count == 3
+    last = buffer.transition_picker(episode, 2)
+    assert (last.terminal, last.observation.tolist()) == (1.0, [4.0, 5.0])
+
+
 def test_get_minari_shifts_episodes_and_our_loader_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import d3rlpy
     import gymnasium
