@@ -48,7 +48,8 @@ class Pods:
 
     def __init__(self, samples: pd.DataFrame, requests: pd.DataFrame, window_ns: int) -> None:
         """`samples` and `requests` of one run and service; of the requests those that ended."""
-        self.names = tuple(sorted(samples["instance"].dropna().astype(str).unique()))
+        samples = samples[samples["instance"].notna()]
+        self.names = tuple(sorted(samples["instance"].astype(str).unique()))
         self._window_ns = window_ns
         self._sample_ns, moment = np.unique(samples["t_unix_ns"].to_numpy(np.int64), return_inverse=True)
         known_ns = np.zeros(len(self._sample_ns), np.int64)

@@ -170,6 +170,7 @@ def test_what_is_not_known_gives_no_line_but_a_count(tmp_path: Path) -> None:
     run.samples["cpu"][run.samples["service"] == 1] = np.nan
     run.samples["up"][(run.samples["service"] == 2) & (run.samples["instance_ref"] == 7)] = 0
     gone = (run.samples["service"] == 3) & (run.samples["t_ns"] > builders.at(30))
+    run.samples["instance_ref"][(run.samples["service"] == 4) & (run.samples["instance_ref"] == 13)] = 0  # of nobody
     lost = builders.rows("in_flight", [{"start_ns": builders.at(100.5), "service": 0, "trace_hi": 1, "trace_lo": 1}])
     run = replace(run, samples=run.samples[~gone], in_flight=lost)
     bundle = written(run, tmp_path)
