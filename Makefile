@@ -8,7 +8,7 @@ FORMATS := $(BIN)/.installed-formats
 # offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
 TORCH := torch==2.13.0
 
-.PHONY: help run test test-slow test-formats formats check sandbox ui validation bench plan verify-run lock clean
+.PHONY: help run test test-slow test-formats formats check sandbox ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ plan: $(INSTALLED) ## print the plan of the comprehensive scenario and run nothi
 verify-run: $(INSTALLED) ## compare a run with its plan: make verify-run RUN=runs/NAME
 	@test -n "$(RUN)" || { echo "Name the run: make verify-run RUN=runs/NAME" >&2; exit 2; }
 	@$(BIN)/python -m rl_hooks.export.verify "$(RUN)"
+
+report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
+	@test -n "$(RUN)" || { echo "Name the run: make report RUN=runs/NAME" >&2; exit 2; }
+	@$(BIN)/python -m rl_hooks.report "$(RUN)"
 
 test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest -m "not slow and not formats"

@@ -33,7 +33,14 @@ from rl_hooks.record.faults import FaultAgent
 from rl_hooks.record.form import read_form
 from rl_hooks.record.options import Setup, SetupError, add_options, default_host, make_setup, read_scenario_file
 from rl_hooks.record.progress import Now, Progress
-from rl_hooks.record.recording import DECISIONS_MESSAGE, FAULT_MESSAGE, Recording, join_folder, open_folder
+from rl_hooks.record.recording import (
+    DECISIONS_MESSAGE,
+    FAULT_MESSAGE,
+    ROWS_MESSAGE,
+    Recording,
+    join_folder,
+    open_folder,
+)
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
 from scenario.errors import ScenarioError
@@ -231,6 +238,11 @@ class Lead(Part):
             run.trouble = "the fault agent is gone"
             self._end_early(run.trouble)
 
+    def rows_reported(self, msg: Any, **_: Any) -> None:
+        """A worker's new rows, for the decisions."""
+        if self.run is not None:
+            self.run.recording.fold(msg.data)
+
     def reported(self, worker: str, data: Mapping[str, Any]) -> None:
         """Locust's report of a worker."""
         self.rows_of_workers[worker] = data.get(ROWS_REPORTED, 0)
@@ -349,6 +361,7 @@ class Worker(Part):
         )
         if decision is not None:
             self.recording.in_force.set(**decision)
+        self.recording.report(lambda message: self.runner.send_message(ROWS_MESSAGE, message))
         self.give_users(self.recording)
 
     def report(self, data: dict[str, Any]) -> None:
@@ -470,6 +483,7 @@ def _lead(environment: Any, desk: seating.Desk) -> Lead:
         environment.shape_class.plan_for, environment.shape_class.on_tick = lead.plan_for, lead.note_users
     if lead.is_master:
         environment.runner.register_message(FAULT_MESSAGE, lambda msg, **_: lead.fail(f"worker: {msg.data['text']}"))
+        environment.runner.register_message(ROWS_MESSAGE, lead.rows_reported)
         environment.events.worker_report.add_listener(lambda client_id, data, **_: lead.reported(client_id, data))
     if lead.headless:
         try:

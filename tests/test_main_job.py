@@ -23,6 +23,7 @@ from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.run_folder import read_manifest
 from rl_hooks.run_reader import read_run
 from tests.processes import ROOT, TIMEOUT_S, Sandbox, free_port, rows_written, sandbox_started, wait_until
+from tests.replayed import check_replay
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,10 @@ def test_every_decision_knew_a_sample_from_before_it(recorded: tuple[Path, str])
     assert (run_.decisions["sample_ns"] > 0).all()
     assert (run_.decisions["sample_ns"] <= run_.decisions["t_ns"]).all()
     assert len(run_.samples) == 15 * len(np.unique(run_.decisions["tick"]))
+
+
+def test_what_decisions_were_made_with_can_be_looked_at_again(recorded: tuple[Path, str]) -> None:
+    check_replay(recorded[0])
 
 
 def test_users_follow_the_plan_and_all_leave(recorded: tuple[Path, str]) -> None:
@@ -288,7 +293,7 @@ def test_a_full_disk_stops_the_run_and_loses_no_row(tmp_path: Path) -> None:
         pytest.skip("mounting a small file system needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=7m", "none", str(disk)], check=False).returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     try:
         with sandbox_started("--healthy") as target:

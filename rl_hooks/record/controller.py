@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import gevent
 
-from rl_hooks.control import Controller, Decision, Sample, Step
+from rl_hooks.control import Controller, Decision, Sample, Step, Window
 from rl_hooks.record.recorder import InForce
 from rl_hooks.row import MISSING_U8
 from rl_hooks.run_folder import RunWriter
@@ -55,6 +55,11 @@ class DecisionLoop:
         except Exception as error:  # noqa: BLE001  (a loop that ends unheard would leave hours of data without decisions)
             on_fault(f"the decision loop stopped: {type(error).__name__}: {error}")
 
+    @property
+    def window(self) -> Window | None:
+        """What the decisions are made with; None: nobody observes."""
+        return self._controller.window
+
     def _take_effect(self, t_ns: int, decisions: Sequence[Decision]) -> None:
         self._rows_seen = self._writer.tables["requests"].rows
         chosen = [(decision.service, decision.action, decision.propensity) for decision in decisions]
@@ -80,7 +85,17 @@ class DecisionLoop:
                 decision.actuated,
             )
             self.decisions += 1
+        if step.observations is not None:
+            self._record_observations(step)
         self._note_fault(step.fault)
+
+    def _record_observations(self, step: Step) -> None:
+        """The observations, and how far the rows of each process were known to them."""
+        for service, values in enumerate(step.observations.tolist()):
+            self._writer.tables["observations"].append(step.observed_ns, step.tick, service, *values)
+        assert self.window is not None
+        seen = {name: [one.seq, one.at_ns] for name, one in self.window.seen.items()}
+        self._writer.event("seen", tick=step.tick, observed_ns=step.observed_ns, rows=seen)
 
     def _record_sample(self, sample: Sample) -> None:
         for instance in sample.instances:

@@ -1,8 +1,9 @@
-"""Sessions against their profiles: conversion, abandonment, length, page visits, and how many accounts were used.
+"""Sessions against their profiles: intents, conversion, abandonment, length, page visits; how many accounts were used.
 
 Conversion and abandonment are judged over the sessions that ended by themselves. One whose shopper was kept from what
 it came for by the system's failures (FAILED) is one of them and counts as it ended; how many there are is said beside
-it, because they push conversion down. Sessions cut short by a phase change or the end of the run are counted apart.
+it, because they push conversion down: purchase intents as planned beside a conversion that is missed mean that the
+system kept shoppers from buying. Sessions cut short by a phase change or the end of the run are counted apart.
 
 Shares of user actions are not compared: what an intent forces depends on the session, so the plan states no shares.
 """
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rl_hooks.export.align import plan_start_ns
 from rl_hooks.export.verify import binomial
 from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
-from rl_hooks.row import Outcome
+from rl_hooks.row import Intent, Outcome
 from rl_hooks.run_reader import Run
 from scenario.model import Profile
 from scenario.plan import Plan
@@ -24,7 +26,7 @@ from scenario.visits import sessions_per_user_s
 Array = npt.NDArray[Any]
 
 CONFIDENCE = 0.99
-"""With this probability no conversion or abandonment that is as planned is called missed."""
+"""With this probability no share of the table that is as planned is called missed."""
 LONGER = 0.05  # a session ends with the request or the order that is under way: so much longer on average
 SHORTER = 0.001  # clocks are read twice
 PAGES_OFF = 0.05
@@ -54,18 +56,10 @@ def session_lines(run: Run, plan: Plan) -> list[Line]:
     ]
 
 
-def origin_ns(run: Run) -> int:
-    """Wall-clock nanoseconds of the plan's second 0."""
-    ticks = [event for event in run.events if event["kind"] == "users" and "run_time_s" in event]
-    if not ticks:
-        return int(run.manifest["started_unix_ns"])
-    return round(float(np.median([event["t_ns"] - event["run_time_s"] * 1e9 for event in ticks])))
-
-
 def _group(run: Run, plan: Plan, name: str) -> _Group:
     names = np.array(run.names["profile"], object)
     rows = run.sessions[names[run.sessions["profile_ref"]] == name]
-    start_s = (rows["start_ns"] - origin_ns(run)) / 1e9
+    start_s = (rows["start_ns"] - plan_start_ns(run)) / 1e9
     return _Group(plan.scenario.profiles[name], rows, start_s, rows["outcome"] != Outcome.TRUNCATED)
 
 
@@ -73,9 +67,8 @@ def _accounts(run: Run, plan: Plan) -> Line:
     """Accounts are leased in turn, so all of them come up as soon as there are as many sessions."""
     used = len(np.unique(run.sessions["account"]))
     profiles = plan.scenario.profiles
-    minutes = plan.time_scale / 60  # nominal, of a real second
     expected = sum(
-        users * sessions_per_user_s(profiles[name]) * 60 * phase.duration_s * minutes
+        users * sessions_per_user_s(profiles[name]) * phase.duration_s * plan.time_scale
         for phase in plan.phases
         for name, users in phase.mix.items()
     )
@@ -87,13 +80,18 @@ def _accounts(run: Run, plan: Plan) -> Line:
 
 
 def _share_lines(groups: list[_Group]) -> list[Line]:
-    """Conversion and abandonment of every profile, judged as one table."""
-    counted = [("conversion", group, group.profile.conversion_rate, _conversion(group.ended)) for group in groups]
+    """Purchase intents, conversion and abandonment of every profile, judged as one table."""
+    counted = [("purchase intent", group, group.profile.conversion_rate, _intent(group.ended)) for group in groups]
+    counted += [("conversion", group, group.profile.conversion_rate, _conversion(group.ended)) for group in groups]
     counted += [
         ("abandonment", group, group.profile.cart_abandonment_rate, _abandonment(group.ended)) for group in groups
     ]
     shares = binomial.judged([(planned, *found) for _, _, planned, found in counted], CONFIDENCE)
     return [_share_line(what, group, share) for (what, group, _, _), share in zip(counted, shares, strict=True)]
+
+
+def _intent(ended: Array) -> tuple[int, int]:
+    return int((ended["intent"] == Intent.PURCHASE).sum()), len(ended)
 
 
 def _conversion(ended: Array) -> tuple[int, int]:
@@ -109,7 +107,7 @@ def _abandonment(ended: Array) -> tuple[int, int]:
 def _share_line(what: str, group: _Group, share: binomial.Share) -> Line:
     failed = int((group.ended["outcome"] == Outcome.FAILED).sum())
     cut = len(group.rows) - len(group.ended)
-    of = "sessions" if what == "conversion" else "carts"
+    of = "carts" if what == "abandonment" else "sessions"
     beside = f", {failed} failed, {cut} more cut short" if what == "conversion" else ""
     found = percent(share.hits / share.count) if share.count else "none"
     low, high = share.interval
@@ -137,10 +135,14 @@ def _length(group: _Group, plan: Plan) -> Line:
 
 
 def _pages(group: _Group, plan: Plan) -> Line:
-    """Page visits of sessions that ended by themselves within one phase: as drawn, at the phase's pace."""
+    """Page visits of sessions that ended by themselves within one phase: as drawn, at the phase's pace.
+
+    A session ends on time whether or not its visits are made, so slow answers cost visits. That is a miss where answers
+    take their planned part of it: not in a compressed run, in which they take more, and not beside faults.
+    """
     name, planned, made, counted = group.profile.name, 0, 0, 0
     for phase, nominal in zip(plan.phases, plan.scenario.phases, strict=True):
-        if getattr(nominal, "chaos", None) is not None:
+        if nominal.chaos is not None:
             continue  # the pace wanders within the phase
         end_s = group.start_s + group.rows["duration_us"] / 1e6
         whole = group.rows[group.by_itself & (group.start_s >= phase.start_s) & (end_s < phase.end_s)]
@@ -150,5 +152,8 @@ def _pages(group: _Group, plan: Plan) -> Line:
     if not planned:
         return Line("page visits", name, "as drawn", "no session lies within one phase", "not compared", Verdict.TOLD)
     actual = f"{made} ({made / planned - 1:+.1%}) in {counted} sessions within one phase"
-    allowed = f"within {percent(PAGES_OFF)}"
-    return Line("page visits", name, str(planned), actual, allowed, met_if(abs(made / planned - 1) <= PAGES_OFF))
+    allowed, fits = f"within {percent(PAGES_OFF)}", abs(made / planned - 1) <= PAGES_OFF
+    excuse = "compressed" if plan.compressed else "the scenario has faults" if plan.faults else None
+    if excuse is not None and not fits:
+        return Line("page visits", name, str(planned), actual, f"{allowed}, but {excuse}", Verdict.TOLD)
+    return Line("page visits", name, str(planned), actual, allowed, met_if(fits))

@@ -83,7 +83,7 @@ def test_it_has_these_files_and_no_others(bundle: Path) -> None:
 def test_transitions_read_back_by_pandas_have_these_types(bundle: Path) -> None:
     frame = part(bundle, "train")
     types = {name: str(kind) for name, kind in frame.dtypes.items()}
-    features = {f"{prefix}.{feature.name}" for prefix in ("obs", "next") for feature in FEATURES}
+    features = {f"{prefix}.{feature.name}" for prefix in ("obs", "all", "next") for feature in FEATURES}
     assert {types.pop(name) for name in features} == {"float32"}
     rewards = {"reward", "reward_01", *(f"reward_{name}" for name in REWARDS)}
     assert {types.pop(name) for name in rewards} == {"float32"}

@@ -132,7 +132,7 @@ def test_a_source_that_fails_for_a_while_is_told_once_and_so_is_its_return(
 
 def test_a_loop_that_cannot_go_on_says_so(tmp_path: Path) -> None:
     class Broken(Uniform):
-        def probabilities(self, previous: int | None) -> tuple[float, ...]:
+        def probabilities(self, previous: int | None, observation: object) -> tuple[float, ...]:
             return (1.0,) if previous is not None else (1 / 6,) * 6
 
     bench = Bench(tmp_path / "run", System(), Broken())
