@@ -1,7 +1,8 @@
 """What was known about a service at the moment a request to it began.
 
-Exact for what our own requests say, with the rows of all workers; the gauges and quantiles change only from decision to decision, so a request is
-joined with the observation of the decision in force (`decision_tick`) instead of carrying 40 columns of its own.
+Exact for what our own requests say, with the rows of all workers. Gauges and quantiles change only from decision to
+decision, so a request is joined with the observation of the decision in force (`decision_tick`) instead of carrying 40
+columns of its own.
 """
 
 from typing import Any
