@@ -22,6 +22,13 @@ FEATURES = {"rl_hooks.observation", "rl_hooks.histogram", "rl_hooks.timed_facts"
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.segments"}
 LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
+EXPORT = (
+    FACTS
+    | FOLDER
+    | FEATURES
+    | TABLES
+    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
+)
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
@@ -52,11 +59,10 @@ RULES: dict[str, set[str]] = {
     | HTTP
     | LOCUST
     | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
-    "rl_hooks.export": FACTS
-    | FOLDER
-    | FEATURES
-    | TABLES
-    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"},
+    "rl_hooks.export": EXPORT,
+    "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
+    "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
+    "rl_hooks.export.formats.minari_dataset": EXPORT | {"minari", "gymnasium"},
     "rl_hooks.report": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
 }
