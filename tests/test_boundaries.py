@@ -30,6 +30,8 @@ EXPORT = (
     | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
 )
 
+RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"}
+
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
 RULES: dict[str, set[str]] = {
@@ -52,13 +54,8 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
     "rl_hooks.live": FACTS | FEATURES | NUMERIC | {"rl_hooks.control", "rl_hooks.report_rows"},
     "rl_hooks.report_rows": FACTS | FOLDER,
-    "rl_hooks.record": FACTS
-    | FOLDER
-    | LOOP
-    | LIVE
-    | HTTP
-    | LOCUST
-    | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
+    "rl_hooks.record": RECORD,
+    "rl_hooks.record.form": RECORD | {"flask"},
     "rl_hooks.export": EXPORT,
     "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
     "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
