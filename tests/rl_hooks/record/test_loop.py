@@ -61,11 +61,14 @@ class Bench:
         self.announced.append((tick, chosen))
 
     def run(self, clock: Callable[[], float] | None = None) -> Run:
-        began = gevent.get_hub().loop.now()
+        def loop_now_s() -> float:
+            gevent.get_hub().loop.update_now()  # or it is the moment at which somebody last gave way
+            return float(gevent.get_hub().loop.now())
+
+        began_s = loop_now_s()
 
         def run_time_s() -> float:
-            gevent.get_hub().loop.update_now()
-            return float(gevent.get_hub().loop.now() - began)
+            return loop_now_s() - began_s
 
         self.loop.run(clock or run_time_s, self.faults.append)
         self.writer.close()
