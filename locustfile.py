@@ -143,7 +143,7 @@ def _lead(environment: Any, runtime_for: Callable[[Recording], Runtime]) -> Lead
             if lead.is_master:
                 _dismiss_workers(environment.runner, environment.parsed_options.processes or 0)
             _stop_with(error)
-        _end_in_order_on_signals()
+    _end_in_order_on_signals()
     return lead
 
 

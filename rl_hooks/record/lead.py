@@ -193,8 +193,10 @@ class Lead(Part):
         run = self.run
         if run is not None and not run.over:
             run.over = True  # closing gives way to other greenlets, which may come here too
-            self.close(run.recording)
-            run.ending = gevent.spawn(self._end, run)
+            try:
+                self.close(run.recording)
+            finally:  # Ctrl-C can come in any greenlet; what there is has to be written down all the same
+                run.ending = gevent.spawn(self._end, run)
 
     def give_up(self) -> None:
         """End what has not begun: Locust's own stop leaves a master alone that waits for its first worker."""
