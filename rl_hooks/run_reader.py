@@ -23,6 +23,7 @@ _ORDER = {
     "requests": ("start_ns",),
     "sessions": ("start_ns",),
     "decisions": ("tick", "service"),
+    "observations": ("tick", "service"),
     "samples": ("t_ns", "service", "instance_ref"),
 }
 
@@ -48,6 +49,7 @@ class Run:
     requests: Any  # sorted by start_ns
     sessions: Any  # sorted by start_ns
     decisions: Any  # sorted by tick, service
+    observations: Any  # what the deciding process knew; sorted by tick, service
     samples: Any  # sorted by t_ns, service, instance
     in_flight: Any  # requests that were sent when their process died: outcome unknown; columns of IN_FLIGHT
     events: tuple[Mapping[str, Any], ...]  # sorted by t_ns

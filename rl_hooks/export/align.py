@@ -36,10 +36,15 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was known at each decision and at the end of its interval."""
+    """What was known at each decision and at the end of its interval.
+
+    `at` is what the decision was made with, where that was recorded; `all_rows` is what it would have been made with,
+    had the deciding process known every row of every worker at once. They differ by what was still on its way.
+    """
 
     at: npt.NDArray[np.float32]  # (n, features)
     after: npt.NDArray[np.float32]  # (n, features)
+    all_rows: npt.NDArray[np.float32]  # (n, features)
     sample_ns: Ints  # (n,) time of the metrics sample known at the decision, 0: none
 
 
@@ -53,7 +58,7 @@ def plan_start_ns(run: Run) -> int:
 
 
 def spans_of(plan: Plan) -> Spans:
-    return Spans(window_ns=round(plan.window_s * 1e9), interval_ns=round(plan.decision_interval_s * 1e9))
+    return Spans.of_seconds(plan.window_s, plan.decision_interval_s)
 
 
 def end_ns(requests: Array) -> Ints:
@@ -128,8 +133,36 @@ def observe(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> O
     for index, moment in enumerate(moments.tolist()):
         seen = window.observe(moment)
         values[index], sample_ns[index] = seen.values, seen.sample_ns
-    at, after = np.searchsorted(moments, line.t_ns), np.searchsorted(moments, line.next_ns)
-    return Observed(values[at, line.service], values[after, line.service], sample_ns[at, line.service])
+    here, there = np.searchsorted(moments, line.t_ns), np.searchsorted(moments, line.next_ns)
+    all_rows, after = values[here, line.service], values[there, line.service]
+    at = np.where(recorded_mask(run, line)[:, None], _recorded(run, line), all_rows)
+    followed = np.flatnonzero(line.followed)
+    after[followed] = at[followed + 1]
+    return Observed(at, after, all_rows, sample_ns[here, line.service])
+
+
+def recorded_mask(run: Run, line: Timeline) -> npt.NDArray[np.bool_]:
+    """Which decisions say what they were made with."""
+    return _observation_row(run, line) >= 0
+
+
+def _recorded(run: Run, line: Timeline) -> npt.NDArray[np.float32]:
+    """(n, features) what each decision was made with; NaN where it does not say."""
+    found = np.full((len(line.t_ns), len(FEATURES)), np.nan, np.float32)
+    row = _observation_row(run, line)
+    for index in range(len(FEATURES)):
+        found[row >= 0, index] = run.observations[f"value_{index}"][row[row >= 0]]
+    return found
+
+
+def _observation_row(run: Run, line: Timeline) -> Ints:
+    """(n,) the row of run.observations that belongs to each decision, -1: none."""
+    if len(run.observations) == 0:
+        return np.full(len(line.t_ns), -1, np.int64)
+    seen, decided = run.observations, run.decisions[line.row]
+    key, wanted = (rows["tick"].astype(np.int64) * len(SERVICES) + rows["service"] for rows in (seen, decided))
+    place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+    return np.where(key[place] == wanted, place, -1)
 
 
 def cohorts(run: Run, plan: Plan, line: Timeline, cohort: Ints, sample_ns: Ints) -> Cohorts:

@@ -25,6 +25,7 @@ class Steps:
     frame: pd.DataFrame
     observation: npt.NDArray[np.float32]  # (n, features)
     next_observation: npt.NDArray[np.float32]  # (n, features)
+    all_rows: npt.NDArray[np.float32]  # (n, features) the observation with every row of every worker known
     cohort: Ints  # (requests,) the step of each request of the run, -1: none
     unfinished: Ints  # (in_flight,) the same for the requests whose end is unknown
     incomplete: int  # decisions without a step: their interval was not over when the run ended
@@ -53,6 +54,7 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
         frame=frame[kept].reset_index(drop=True),
         observation=seen.at[kept],
         next_observation=seen.after[kept],
+        all_rows=seen.all_rows[kept],
         cohort=place[cohort],
         unfinished=place[unfinished],
         incomplete=int((~kept).sum()),
