@@ -40,10 +40,29 @@ class _Group:
     rows: Array
     start_s: Array  # real seconds from the start of the run
     by_itself: Array
+    stay_min: float  # nominal minutes for which the plan has the profile without a break, at most
 
     @property
     def ended(self) -> Array:
         return self.rows[self.by_itself]
+
+    @property
+    def why_no_session(self) -> str | None:
+        """Why it is no surprise that no session ended by itself, if it is none."""
+        mean_min = sum(self.profile.session_duration_min) / 2
+        if mean_min < self.stay_min:
+            return None
+        return f"a session takes {mean_min:g} minutes, the profile stays {self.stay_min:g}"
+
+    @property
+    def why_no_cart(self) -> str | None:
+        """Why it is no surprise that none of the sessions that ended had a cart, if it is none."""
+        if not len(self.ended):
+            return self.why_no_session
+        with_cart = self.profile.conversion_rate + self.profile.abandon_rate
+        if (1 - with_cart) ** len(self.ended) < 1 - CONFIDENCE:
+            return None
+        return f"{len(self.ended)} sessions ended, {percent(with_cart)} of them have a cart"
 
 
 def session_lines(run: Run, plan: Plan) -> list[Line]:
@@ -60,7 +79,16 @@ def _group(run: Run, plan: Plan, name: str) -> _Group:
     names = np.array(run.names["profile"], object)
     rows = run.sessions[names[run.sessions["profile_ref"]] == name]
     start_s = (rows["start_ns"] - plan_start_ns(run)) / 1e9
-    return _Group(plan.scenario.profiles[name], rows, start_s, rows["outcome"] != Outcome.TRUNCATED)
+    by_itself = rows["outcome"] != Outcome.TRUNCATED
+    return _Group(plan.scenario.profiles[name], rows, start_s, by_itself, _stay_min(plan, name))
+
+
+def _stay_min(plan: Plan, name: str) -> float:
+    longest = stay_s = 0.0
+    for phase in plan.phases:
+        stay_s = stay_s + phase.duration_s if phase.mix[name] else 0.0
+        longest = max(longest, stay_s)
+    return longest * plan.time_scale / 60
 
 
 def _accounts(run: Run, plan: Plan) -> Line:
@@ -110,12 +138,15 @@ def _share_line(what: str, group: _Group, share: binomial.Share) -> Line:
     of = "carts" if what == "abandonment" else "sessions"
     beside = f", {failed} failed, {cut} more cut short" if what == "conversion" else ""
     found = percent(share.hits / share.count) if share.count else "none"
-    low, high = share.interval
-    # Without a single session there is no evidence, and that is not what was planned.
-    verdict = met_if(share.fits and share.count > 0)
     planned, name = percent(share.planned), group.profile.name
     actual = f"{found} ({share.hits} of {share.count} {of}{beside})"
-    return Line(what, name, planned, actual, f"interval {100 * low:.1f} to {percent(high)}", verdict)
+    why = group.why_no_cart if what == "abandonment" else group.why_no_session
+    if not share.count and why is not None:
+        return Line(what, name, planned, actual, why, Verdict.TOLD)
+    low, high = share.interval
+    allowed = f"interval {100 * low:.1f} to {percent(high)}"
+    # Without a single session where there should be some there is no evidence, and that is not what was planned.
+    return Line(what, name, planned, actual, allowed, met_if(share.fits and share.count > 0))
 
 
 def _length(group: _Group, plan: Plan) -> Line:
@@ -124,7 +155,9 @@ def _length(group: _Group, plan: Plan) -> Line:
     low, high = (60e6 * minutes / plan.time_scale for minutes in group.profile.session_duration_min)
     allowed = f"drawn from {low / 1e6:g} to {high / 1e6:g} s, none shorter, mean at most {percent(LONGER)} longer"
     if not len(ended):
-        return Line("session length", name, "as drawn", "no session ended", allowed, Verdict.MISSED)
+        why = group.why_no_session
+        verdict = Verdict.MISSED if why is None else Verdict.TOLD
+        return Line("session length", name, "as drawn", "no session ended", why or allowed, verdict)
     drawn = group.rows["planned_us"]
     outside = int(((drawn < low - 1) | (drawn > high + 1)).sum())
     planned_s, actual_s = ended["planned_us"].mean() / 1e6, ended["duration_us"].mean() / 1e6

@@ -176,6 +176,30 @@ def test_a_profile_without_an_ended_session_is_a_miss(whole: Run) -> None:
     assert names == {"purchase intent", "conversion", "abandonment", "session length"}
 
 
+def test_a_profile_whose_stay_is_shorter_than_its_sessions_is_told() -> None:
+    """Careful shoppers take 14 minutes on average; two phases make one stay."""
+    for minutes, verdict in ((6.0, Verdict.TOLD), (8.0, Verdict.MISSED)):
+        run = as_planned.run(as_planned.plan(phases={"morning": minutes, "evening": minutes}))
+        run.sessions["outcome"][of(run.sessions, 2)] = Outcome.TRUNCATED
+        lines = [line_of(run, what, "careful_shopper") for what in ("conversion", "abandonment", "session length")]
+        assert {line.verdict for line in lines} == {verdict}
+        if verdict is Verdict.TOLD:
+            assert {line.allowed for line in lines} == {"a session takes 14 minutes, the profile stays 12"}
+
+
+def test_no_cart_is_told_where_few_sessions_ended_and_missed_where_many_did(whole: Run) -> None:
+    def no_cart(ended: int) -> Run:
+        def change(sessions: Any) -> None:
+            sessions["cart_adds"][of(sessions, 1)] = 0
+            sessions["outcome"][of(sessions, 1).nonzero()[0][ended:]] = Outcome.TRUNCATED
+
+        return with_sessions(whole, change)
+
+    few = line_of(no_cart(5), "abandonment", "quick_browser")
+    assert (few.verdict, few.allowed) == (Verdict.TOLD, "5 sessions ended, 16.7 % of them have a cart")
+    assert line_of(no_cart(50), "abandonment", "quick_browser").verdict is Verdict.MISSED
+
+
 @pytest.mark.parametrize(
     ("column", "change", "told"),
     [
