@@ -27,7 +27,7 @@ from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2  # 2: plans have segments and faults
+SCHEMA_VERSION = 3  # 2: plans have segments and faults; 3: observations are recorded
 SEGMENT_BYTES = {"requests": 2 << 20, **dict.fromkeys(("sessions", "decisions", "observations", "samples"), 256 << 10)}
 
 
