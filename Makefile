@@ -3,11 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := $(BIN)/.installed-run
 DEV := $(BIN)/.installed-dev
+FORMATS := $(BIN)/.installed-formats
+# Not in the lock file: a version of torch has other wheels, with other hashes, for CPU, CUDA and every index that
+# offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
+TORCH := torch==2.13.0
 
-.PHONY: help run test test-slow check sandbox ui validation bench plan verify-run lock clean
+.PHONY: help run test test-slow test-formats formats check sandbox ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 run: $(INSTALLED) ## record all six phases on the sandbox in about four minutes; ends with a bundle
 	$(BIN)/python rl_training_executor.py --mode custom --config comprehensive_rl_training_config.yaml \
@@ -29,11 +33,20 @@ verify-run: $(INSTALLED) ## compare a run with its plan: make verify-run RUN=run
 	@test -n "$(RUN)" || { echo "Name the run: make verify-run RUN=runs/NAME" >&2; exit 2; }
 	@$(BIN)/python -m rl_hooks.export.verify "$(RUN)"
 
+report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
+	@test -n "$(RUN)" || { echo "Name the run: make report RUN=runs/NAME" >&2; exit 2; }
+	@$(BIN)/python -m rl_hooks.report "$(RUN)"
+
 test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not formats"
 
 test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
 	$(BIN)/python -m pytest -m slow
+
+test-formats: $(DEV) $(FORMATS) ## run the tests of the formats with their own libraries
+	$(BIN)/python -m pytest -m formats
+
+formats: $(FORMATS) ## install what the formats d4rl, d3rlpy and minari need
 
 check: $(DEV) ## lint, format and types
 	$(BIN)/ruff check .
@@ -48,6 +61,9 @@ lock: ## rewrite the lock files from pyproject.toml (needs uv)
 		--python-version 3.11 pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	echo torch | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --extra formats --excludes /dev/stdin pyproject.toml -c requirements-dev.lock \
+		-o requirements-formats.lock
 
 clean: ## remove the environment and caches; runs and logs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
@@ -63,4 +79,13 @@ $(INSTALLED): requirements.lock | $(BIN)/python
 
 $(DEV): requirements-dev.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# First torch with what it needs, then the rest at the versions of the lock file, without dependencies: they are all in
+# it but torch, which has no hash there.
+$(FORMATS): requirements-formats.lock $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		-r requirements-formats.lock
+	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch $@

@@ -396,23 +396,33 @@ def _interrupt(locust: Process, job: Job, why: str) -> bool:
 
 
 def _export(folder: Path, logs: str, stop: Stop) -> tuple[int, list[str]]:
-    """Export in a process of its own: its exit code in our terms, and the tally it printed."""
-    command = [sys.executable, "-m", "rl_hooks.export", str(folder), "--logs", logs]
+    """Export, then judge the data: the export's exit code in our terms, and the tally of both.
+
+    The report card's verdict is about the data, not about the run: it does not change the exit code.
+    """
+    code, tally = _printed(["rl_hooks.export", str(folder), "--logs", logs], stop, "the export")
+    if code in (0, ROWS_MISSING) and not stop.times:
+        tally += _printed(["rl_hooks.report", str(folder)], stop, "the report card")[1]
+    return code if code in (0, ROWS_MISSING) else FAILED, tally
+
+
+def _printed(module: list[str], stop: Stop, what: str) -> tuple[int, list[str]]:
+    """A module of ours in a process of its own, which a first Ctrl-C lets finish: exit code and printed lines."""
     before, told = stop.times, False
     with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
-        with child(command, PROJECT, stdout=printed) as export:
-            for asked in wait(export, stop, before):
+        with child([sys.executable, "-m", *module], PROJECT, stdout=printed) as process:
+            for asked in wait(process, stop, before):
                 if asked > 1:
-                    kill(export)
+                    kill(process)
                 elif asked and not told:
                     told = True
-                    logger.info("interrupted: the export is finished first; Ctrl-C again ends it at once")
+                    logger.info("interrupted: %s is finished first; Ctrl-C again ends it at once", what)
         printed.seek(0)
-        tally = printed.read().splitlines()
-    if export.returncode < 0:
-        later = f"python -m rl_hooks.export {shlex.quote(str(folder))}"
-        print(f"the export was ended by signal {-export.returncode}; do it later with: {later}", file=sys.stderr)
-    return export.returncode if export.returncode in (0, ROWS_MISSING) else FAILED, tally
+        lines = printed.read().splitlines()
+    if process.returncode < 0:
+        later = shlex.join(["python", "-m", *module[:2]])
+        print(f"{what} was ended by signal {-process.returncode}; do it later with: {later}", file=sys.stderr)
+    return process.returncode, lines
 
 
 def _state_of(folder: Path) -> str:

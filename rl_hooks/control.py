@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
@@ -69,6 +69,20 @@ class Actuator(Protocol):
         """Make `actions` (service -> action) what the balancer does from now on. Raises ActuatorError."""
 
 
+class Window(Protocol):
+    """What is known about the services, kept up to date by whoever has the facts (`rl_hooks.live`)."""
+
+    @property
+    def seen(self) -> Mapping[str, Any]:
+        """Process -> how far its rows were known to the last observation, with `seq` and `at_ns`."""
+
+    def observe(self, t_ns: int, sample: Sample | None) -> Any:
+        """The observations at `t_ns`, float32 (services, features); `sample` is what was just read."""
+
+    def decided(self, t_ns: int, decisions: Sequence["Decision"]) -> None:
+        """These decisions are in force from `t_ns` on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One service's decision for one interval."""
@@ -95,6 +109,8 @@ class Step:
     sample: Sample | None
     decisions: tuple[Decision, ...]  # one per service, in the order of SERVICES
     fault: str | None
+    observed_ns: int  # when the observations were made; 0: nobody observes
+    observations: Any  # (services, features) that the decisions were made with; None: nobody observes
 
 
 @dataclass
@@ -109,10 +125,11 @@ class Controller:
     actuator: Actuator
     seed: int
     now_ns: Callable[[], int] = time.time_ns
+    window: Window | None = None
     _previous: dict[int, int] = field(default_factory=dict)
 
     def step(self, tick: int, take_effect: Callable[[int, Sequence[Decision]], None]) -> Step:
-        """Sample, decide, actuate.
+        """Sample, observe, decide, actuate.
 
         `take_effect(t_ns, decisions)` is called at the very moment `t_ns` the decisions come into force; whatever is
         sent after it is sent under them. A source or actuator that fails does not stop the loop: the decision is
@@ -124,7 +141,11 @@ class Controller:
         except SourceError as error:
             sample = None
             faults.append(f"metrics source {self.source.describe()}: {error}")
-        drawn = [(service, *self._draw(tick, service)) for service in range(len(SERVICES))]
+        observed_ns, observations = 0, None
+        if self.window is not None:
+            observed_ns = self.now_ns()
+            observations = self.window.observe(observed_ns, sample)
+        drawn = [(service, *self._draw(tick, service, observations)) for service in range(len(SERVICES))]
         try:
             self.actuator.apply({SERVICES[service]: ACTIONS[action] for service, action, _ in drawn})
             actuated = True
@@ -135,11 +156,14 @@ class Controller:
         decisions = tuple(Decision(tick, service, action, probs, name, actuated) for service, action, probs in drawn)
         t_ns = self.now_ns()
         take_effect(t_ns, decisions)
+        if self.window is not None:
+            self.window.decided(t_ns, decisions)
         self._previous = {decision.service: decision.action for decision in decisions}
-        return Step(tick, t_ns, sample, decisions, "; ".join(faults) or None)
+        return Step(tick, t_ns, sample, decisions, "; ".join(faults) or None, observed_ns, observations)
 
-    def _draw(self, tick: int, service: int) -> tuple[int, tuple[float, ...]]:
-        probabilities = tuple(self.policy.probabilities(self._previous.get(service)))
+    def _draw(self, tick: int, service: int, observations: Any) -> tuple[int, tuple[float, ...]]:
+        observation = None if observations is None else observations[service]
+        probabilities = tuple(self.policy.probabilities(self._previous.get(service), observation))
         proper = len(probabilities) == len(ACTIONS) and min(probabilities) >= 0
         if not (proper and math.isclose(sum(probabilities), 1, abs_tol=1e-9)):
             name = self.policy.describe()

@@ -133,6 +133,10 @@ class Spans:
     window_ns: int
     interval_ns: int
 
+    @staticmethod
+    def of_seconds(window_s: float, interval_s: float) -> "Spans":
+        return Spans(round(window_s * 1e9), round(interval_s * 1e9))
+
     @property
     def lengths_ns(self) -> tuple[int, int, int]:
         """window, last5, last1"""

@@ -192,6 +192,23 @@ DECISIONS = Table(
     ),
 )
 
+OBSERVATION_VALUES = 43  # as many as rl_hooks.observation.FEATURES; a recording process need not load numpy for it
+
+OBSERVATIONS = Table(
+    "observations",
+    (
+        ("t_ns", "q", "wall-clock time at which the deciding process looked; the decision came right after it"),
+        ("tick", "I", "number of the decision interval"),
+        ("service", "B", "index in decision.SERVICES"),
+        *(
+            (f"value_{index}", "f", "value of a feature, in the order of FEATURES")
+            for index in range(OBSERVATION_VALUES)
+        ),
+        ("seq", "Q", "number of the row within the incarnation, from 1 on"),
+    ),
+)
+"""What the deciding process knew when it decided, as it knew it: rows of workers may not all have reached it."""
+
 SAMPLES = Table(
     "samples",
     (
@@ -212,4 +229,4 @@ SAMPLES = Table(
     ),
 )
 
-TABLES = {table.name: table for table in (REQUESTS, SESSIONS, DECISIONS, SAMPLES)}
+TABLES = {table.name: table for table in (REQUESTS, SESSIONS, DECISIONS, OBSERVATIONS, SAMPLES)}

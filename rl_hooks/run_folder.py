@@ -2,7 +2,7 @@
 
     <run>/manifest.json                    the plan and everything that was decided before the first request
           processes/<incarnation>.json     who wrote: role, host, pid, and the last row numbers once it closed in order
-          requests/ sessions/ decisions/ samples/<incarnation>.<n>.seg    rows (rl_hooks.segments, rl_hooks.row)
+          <table>/<incarnation>.<n>.seg    rows of requests, sessions, decisions, observations, samples (rl_hooks.row)
           dictionaries/<incarnation>.jsonl names behind the *_ref columns, written before an id is first used
           events/<incarnation>.jsonl       phases and users, one line each
           in_flight/<incarnation>.board    what each user had in flight; matters only after a kill
@@ -27,8 +27,8 @@ from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2  # 2: plans have segments and faults
-SEGMENT_BYTES = {"requests": 2 << 20, "sessions": 256 << 10, "decisions": 256 << 10, "samples": 256 << 10}
+SCHEMA_VERSION = 3  # 2: plans have segments and faults; 3: observations are recorded
+SEGMENT_BYTES = {"requests": 2 << 20, **dict.fromkeys(("sessions", "decisions", "observations", "samples"), 256 << 10)}
 
 
 class RunFolderError(Exception):
@@ -195,6 +195,10 @@ class Board:
             raise IndexError(f"the board has {self._end // IN_FLIGHT.row_bytes} places, and all are taken")
         self._next += IN_FLIGHT.row_bytes
         return self._next - IN_FLIGHT.row_bytes
+
+    def used(self) -> bytes:
+        """All places that were ever taken, as they are now."""
+        return self.map[: self._next]
 
     def end(self, offset: int) -> None:
         """The request at this place has ended; what was known of it stays readable until the next begins."""

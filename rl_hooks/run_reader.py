@@ -25,6 +25,7 @@ REF_KINDS = ("endpoint", "instance", "profile", "phase", "policy")
 _ORDER = {
     "sessions": ("start_ns",),
     "decisions": ("tick", "service"),
+    "observations": ("tick", "service"),
     "samples": ("t_ns", "service", "instance_ref"),
 }
 
@@ -64,6 +65,7 @@ class Run:
     names: Mapping[str, tuple[str, ...]]  # kind -> names; position 0 is "" and means none
     sessions: Any  # sorted by start_ns
     decisions: Any  # sorted by tick, service
+    observations: Any  # what the deciding process knew; sorted by tick, service
     samples: Any  # sorted by t_ns, service, instance
     in_flight: Any  # requests that were sent when their process died: outcome unknown; columns of IN_FLIGHT
     events: tuple[Mapping[str, Any], ...]  # sorted by t_ns

@@ -52,6 +52,7 @@ class SegmentWriter:
         self._row_bytes = table.row_bytes
         self._numbers = itertools.count()  # both threads may allocate at the same moment
         self._full: deque[_Segment] = deque()
+        self._tails: list[Tail] = []
         self._closed = False
         self.next_seq = 1
         self._spare: _Segment | None = None
@@ -89,10 +90,22 @@ class SegmentWriter:
         self._offset += self._row_bytes
         self.next_seq += 1
 
+    def tail(self) -> "Tail":
+        """A view of the rows that are written from now on."""
+        tail = Tail(self, self._offset)
+        self._tails.append(tail)
+        return tail
+
+    def written_since(self, offset: int) -> tuple[bytes, int]:
+        """The rows in the current segment from `offset` on, and the offset behind them."""
+        return self.map[offset : self._offset], self._offset
+
     def rotate(self) -> None:
         """Go on in the next segment. Only a slow disk leaves us without a spare: allocating now is late, but safe."""
         spare = self._spare or self._allocate()
         self._spare = None
+        for tail in self._tails:
+            tail.keep()
         self._current.rows = self.rows_in_current
         self._full.append(self._current)  # last: from here on another thread may seal it
         self._current = spare
@@ -132,6 +145,31 @@ class SegmentWriter:
             raise OSError(f"{self._folder}: the segment writer is closed")
         size = HEADER.size + self._capacity * self._row_bytes
         return _Segment(self._folder / f"{self._stem}.{next(self._numbers):06d}{OPEN}", size, self.table)
+
+
+class Tail:
+    """Hands out the rows of a writer as they come, each once, as bytes of whole rows."""
+
+    def __init__(self, writer: SegmentWriter, offset: int) -> None:
+        self._writer = writer
+        self._offset = offset  # in the current segment
+        self._kept: list[bytes] = []  # of segments that are full
+
+    def take(self) -> bytes:
+        """The rows written since the last time."""
+        self._take_current()
+        rows, self._kept = b"".join(self._kept), []
+        return rows
+
+    def keep(self) -> None:
+        """The writer leaves its current segment: what was not taken yet is kept."""
+        self._take_current()
+        self._offset = HEADER.size
+
+    def _take_current(self) -> None:
+        rows, self._offset = self._writer.written_since(self._offset)
+        if rows:
+            self._kept.append(rows)
 
 
 class _Segment:

@@ -90,15 +90,19 @@ def find_file(name: str | os.PathLike[str], configs_dir: Path = CONFIGS) -> Path
 
 def load_file(path: str | os.PathLike[str]) -> ScenarioFile:
     """Everything of the file at `path`. Raises ScenarioError with every problem there is."""
+    return _load(read_file(path), str(path))
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file, not many more than are allowed. Raises ScenarioError when it cannot be read."""
     where = Path(path)
     if not where.is_file():
         raise ScenarioError(str(path), [Problem("", "is not a file", "Name a scenario file, such as one of configs/")])
     try:
         with where.open("rb") as file:
-            raw = file.read(text.LARGEST_BYTES + 1)
+            return file.read(text.LARGEST_BYTES + 1)
     except OSError as error:
         raise ScenarioError(str(path), [Problem("", f"cannot be read: {error.strerror}", "Make it readable")]) from None
-    return _load(raw, str(path))
 
 
 def load_text(content: str, origin: str = "<text>") -> ScenarioFile:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
+from scenario.convert.keys import looks_old
 from scenario.errors import Problem, did_you_mean, number, show, suggestion
 from scenario.schema import FileNode, PhaseNode, ScenarioNode, Settings, Suite
 
@@ -39,6 +40,7 @@ REFUSED: Mapping[str, tuple[str, str]] = {
 }
 """Keys that users have in files, where they mean nothing or another key: refused with the reason, never ignored."""
 
+_CONVERTER = "python -m scenario convert FILE"
 _PAIR = "Write it as [smallest, largest]"
 
 _PATTERNS: Mapping[str, tuple[str, str]] = {
@@ -155,7 +157,9 @@ def _unknown(loc: Loc) -> Problem:
         return Problem(place_of(loc), *REFUSED[key])
     text = f"unknown key {show(key)}"
     if len(loc) == 1 and key in Suite.model_fields:
-        return Problem(place, text, f"Put {key} under rl_training_scenarios")
+        return Problem(place, text, f"Put {key} under rl_training_scenarios, or convert the file: {_CONVERTER}")
+    if looks_old(key):
+        return Problem(place, text, f"If the file is of an older tool, convert it: {_CONVERTER}")
     known = _keys_at(loc[:-1])
     if did_you_mean(key, known) is None:
         if key in ScenarioNode.model_fields and _model_at(loc[:-1]) is PhaseNode:

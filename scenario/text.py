@@ -8,6 +8,7 @@ aliases are refused; so are duplicate keys, keys that are not text, a second doc
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -33,11 +34,22 @@ class _Stop(Exception):  # noqa: N818 - not an error by itself: carries the prob
         self.problem = problem
 
 
-def parse(raw: bytes, origin: str) -> tuple[Any, list[Problem]]:
+@dataclass(frozen=True, slots=True)
+class Twice:
+    """A key that a mapping has already."""
+
+    place: str
+    mapping: dict[str, Any]  # holds the first value
+    key: str
+    value: Any  # the second one
+
+
+def parse(raw: bytes, origin: str, twice: list[Twice] | None = None) -> tuple[Any, list[Problem]]:
     """The value of a whole file and the problems that did not keep it from being read.
 
-    JSON when `origin` ends in .json, else YAML. Raises ScenarioError when there is nothing to go on with: too large,
-    not UTF-8, a syntax error (with line and column).
+    Keys that are there twice are problems, unless there is a list `twice` to put them into. JSON when `origin` ends in
+    .json, else YAML. Raises ScenarioError when there is nothing to go on with: too large, not UTF-8, a syntax error
+    (with line and column).
     """
     if len(raw) > LARGEST_BYTES:
         text = f"is larger than {LARGEST_BYTES} bytes"
@@ -50,7 +62,7 @@ def parse(raw: bytes, origin: str) -> tuple[Any, list[Problem]]:
     problems: list[Problem] = []
     try:
         read = _read_json if origin.lower().endswith(".json") else _read_yaml
-        return read(text, problems), problems
+        return read(text, problems, twice), problems
     except _Stop as stop:
         raise ScenarioError(origin, [*problems, stop.problem]) from None
 
@@ -58,9 +70,9 @@ def parse(raw: bytes, origin: str) -> tuple[Any, list[Problem]]:
 # YAML
 
 
-def _read_yaml(text: str, problems: list[Problem]) -> Any:
+def _read_yaml(text: str, problems: list[Problem], twice: list[Twice] | None) -> Any:
     try:
-        return _YamlReader(yaml.parse(text, Loader=yaml.SafeLoader), problems).document()
+        return _YamlReader(yaml.parse(text, Loader=yaml.SafeLoader), problems, twice).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = _at(mark) if mark is not None else ""
@@ -87,9 +99,10 @@ def _yaml_way_out(text: str, mark: Any) -> str:
 class _YamlReader:
     """Builds values from parser events: the events are a flat stream, so depth and size are ours to limit."""
 
-    def __init__(self, events: Iterator[Any], problems: list[Problem]) -> None:
+    def __init__(self, events: Iterator[Any], problems: list[Problem], twice: list[Twice] | None) -> None:
         self._events = events
         self._problems = problems
+        self._twice = twice
         self._values = 0
 
     def document(self) -> Any:
@@ -146,6 +159,8 @@ class _YamlReader:
                 written = event.value if isinstance(event, yaml.ScalarEvent) else "that is a list or a mapping"
                 problem = f"the key {written[:40]} (line {event.start_mark.line + 1}) is not text"
                 self._problems.append(Problem(_shown(place), problem, "Put it in quotes if it is a name"))
+            elif key in mapping and self._twice is not None:
+                self._twice.append(Twice(_shown(inside), mapping, key, value))
             elif key in mapping:
                 problem = f"the key is there twice (again in line {event.start_mark.line + 1})"
                 self._problems.append(Problem(_shown(inside), problem, "Keep one of them"))
@@ -160,8 +175,11 @@ class _YamlReader:
 def _typed(event: Any) -> Any:
     """The value of a scalar: quoted ones are text, plain ones what they look like."""
     text: str = event.value
-    if not event.implicit[0] or event.style is not None:
-        return text
+    return text if not event.implicit[0] or event.style is not None else plain_scalar(text)
+
+
+def plain_scalar(text: str) -> Any:
+    """What a text without quotes means in YAML."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -185,7 +203,7 @@ class _Pairs(list[tuple[str, Any]]):
     """An object of a JSON text before duplicate keys are looked for: only the walk knows its place."""
 
 
-def _read_json(text: str, problems: list[Problem]) -> Any:
+def _read_json(text: str, problems: list[Problem], twice: list[Twice] | None) -> Any:
     if not text.strip():
         raise _Stop(Problem("", "is empty", "Start from a file in configs/"))
     try:
@@ -195,7 +213,7 @@ def _read_json(text: str, problems: list[Problem]) -> Any:
         raise _Stop(Problem(place, f"is not JSON: {error.msg}", "Correct the syntax there or just before it")) from None
     except RecursionError:
         raise _Stop(_too_deep("")) from None
-    return _Walk(problems).plain(value, "", 0)
+    return _Walk(problems, twice).plain(value, "", 0)
 
 
 def _json_number(text: str) -> Any:
@@ -207,8 +225,9 @@ def _json_number(text: str) -> Any:
 class _Walk:
     """Turns pairs into dicts, with the limits of the YAML reader."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], twice: list[Twice] | None) -> None:
         self._problems = problems
+        self._twice = twice
         self._values = 0
 
     def plain(self, value: Any, place: str, depth: int) -> Any:
@@ -229,7 +248,9 @@ class _Walk:
             key = _whole_text(raw_key, place, self._problems)
             inside = _join(place, key)
             value = self.plain(item, inside, depth + 1)
-            if key in mapping:
+            if key in mapping and self._twice is not None:
+                self._twice.append(Twice(_shown(inside), mapping, key, value))
+            elif key in mapping:
                 self._problems.append(Problem(_shown(inside), "the key is there twice", "Keep one of them"))
             else:
                 mapping[key] = value

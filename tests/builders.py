@@ -63,6 +63,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "phase_ref": 1,
         "actuated": 1,
     },
+    "observations": {},
     "samples": {
         "cpu": 0.5,
         "memory": 0.4,
@@ -75,7 +76,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "in_flight": {"decision_tick": 0, "endpoint_ref": 1, "profile_ref": 1, "phase_ref": 1, "method": 1, "attempt": 1},
 }
 _TABLES = {**TABLES, "in_flight": IN_FLIGHT}
-_ORDER = {"decisions": ("tick", "service"), "samples": ("t_ns", "service", "instance_ref")}
+_ORDER = {
+    "decisions": ("tick", "service"),
+    "observations": ("tick", "service"),
+    "samples": ("t_ns", "service", "instance_ref"),
+}
 
 
 def at(seconds: float) -> int:

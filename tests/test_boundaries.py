@@ -20,7 +20,17 @@ LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.observation_table", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.request_log", "rl_hooks.segments"}
+LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
+EXPORT = (
+    FACTS
+    | FOLDER
+    | FEATURES
+    | TABLES
+    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
+)
+
+RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"}
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
@@ -42,12 +52,15 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "yaml", *LIGHT},
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
-    "rl_hooks.record": FACTS | FOLDER | LOOP | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"},
-    "rl_hooks.export": FACTS
-    | FOLDER
-    | FEATURES
-    | TABLES
-    | {"rl_hooks.export", "rl_hooks.faults.schedule", "scenario", "yaml"},
+    "rl_hooks.live": FACTS | FEATURES | NUMERIC | {"rl_hooks.control", "rl_hooks.report_rows"},
+    "rl_hooks.report_rows": FACTS | FOLDER,
+    "rl_hooks.record": RECORD,
+    "rl_hooks.record.form": RECORD | {"flask"},
+    "rl_hooks.export": EXPORT,
+    "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
+    "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
+    "rl_hooks.export.formats.minari_dataset": EXPORT | {"minari", "gymnasium"},
+    "rl_hooks.report": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"},
     "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
 }
 
@@ -99,7 +112,11 @@ def test_packages_say_nothing_in_their_init() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["scenario.plan", "profiles.session", "rl_hooks.control", "rl_hooks.run_reader", "rl_hooks.export.bundle"]
+    "module",
+    [
+        *("scenario.plan", "profiles.session", "rl_hooks.control", "rl_hooks.run_reader"),
+        *("rl_hooks.export.bundle", "rl_hooks.report.judge"),
+    ],
 )
 def test_pure_modules_load_neither_locust_nor_gevent(module: str) -> None:
     program = f"import sys, {module}; print(sorted({LOCUST!r} & sys.modules.keys()))"

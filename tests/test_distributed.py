@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 import requests
 
+from rl_hooks.decision import SERVICES
+from rl_hooks.observation import FEATURES
 from rl_hooks.row import MISSING_U32
 from rl_hooks.run_folder import read_incarnations, read_manifest
 from rl_hooks.run_reader import Run, read_run
@@ -30,6 +32,7 @@ from tests.processes import (
     sandbox_started,
     wait_until,
 )
+from tests.replayed import check_replay
 
 pytestmark = pytest.mark.slow
 
@@ -135,6 +138,32 @@ def test_workers_record_and_follow_the_masters_decisions(sandbox: Sandbox, tmp_p
     assert run.manifest["state"] == "complete"
     assert dataset_of(team.folder)["complete"] is True
     assert "Traceback" not in locust.said
+
+
+def test_what_decisions_were_made_with_can_be_looked_at_again_and_is_what_the_bundle_has(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Train and serve are one: the recorded observations, those replayed from the rows, and those of the bundle."""
+    with Team(tmp_path, sandbox.host) as team:
+        both = team.forking("--time-scale", "60")
+        assert both.ended() == 0, both.said
+    check_replay(team.folder)
+    bundle = team.folder / "bundle"
+    frame = pd.concat([pd.read_parquet(file) for file in sorted((bundle / "data").glob("[te]*/*.parquet"))])
+    run = read_run(team.folder)
+    for feature, row in ((feature, f"value_{index}") for index, feature in enumerate(FEATURES)):
+        recorded = {
+            (int(tick), SERVICES[service]): value
+            for tick, service, value in zip(
+                run.observations["tick"], run.observations["service"], run.observations[row], strict=True
+            )
+        }
+        keys = zip(frame["decision_tick"], frame["service"], strict=True)
+        expected = np.array([recorded[tick, service] for tick, service in keys], np.float32)
+        np.testing.assert_array_equal(frame[f"obs.{feature.name}"].to_numpy(), expected)
+    # The master hears of its workers' rows a little later, so it knew less than there was.
+    knew, there_was = frame["obs.request_rate_rps"].sum(), frame["all.request_rate_rps"].sum()
+    assert 0.8 * there_was < knew < there_was
 
 
 def test_a_run_outlives_a_killed_worker_and_takes_in_a_late_one(sandbox: Sandbox, tmp_path: Path) -> None:

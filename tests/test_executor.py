@@ -169,7 +169,10 @@ def test_the_tally_and_the_places_are_the_last_thing_there_is_to_read(whole: Exe
     assert {line.split()[0] for line in numbers} >= {"requests", "sessions", "decisions", "conversion", "actions"}
     assert "rows lost    0" in numbers
     logs = [line.removeprefix("log          ") for line in whole.out.splitlines() if line.startswith("log ")]
-    assert whole.out.endswith("\n\n" + "\n".join([*numbers, *(f"log          {path}" for path in logs)]) + "\n")
+    end = whole.out[whole.out.index("\n\n" + "\n".join(numbers) + "\nlog ") :]
+    assert "\nverdict      " in end  # which one depends on how busy the machine was, too
+    assert f"\nreport card  {whole.run / 'bundle' / 'report_card.html'}\n" in end
+    assert {line.split()[0] for line in end.splitlines()[-5:]} == {"log"}
     assert sorted(logs) == [str(path) for path in whole.logs("*")]
 
 
@@ -236,7 +239,8 @@ def test_the_json_form_of_the_validation_is_a_scenario_file_that_runs_with_worke
     assert run.manifest["target"] == host
     assert run.manifest["plan"]["user_scale"] == 2
     assert len(set(run.requests["incarnation"].tolist())) == 2
-    assert execution.out.startswith(f"scenario quick_validation of {path}, time scale 600\n")
+    assert execution.out.startswith(f"ok           target       {host}: all 5 services are up\n")
+    assert f"\nscenario quick_validation of {path}, time scale 600\n" in execution.out
     assert not execution.logs("quick_validation_config.json")
 
 
@@ -647,11 +651,13 @@ def execute(folder: Path, *options: str, **env: str) -> "subprocess.CompletedPro
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env)
 
 
+TALLY = ["log          a.json", "verdict      do not train", "report card  b.html"]
+
 # -- the summary report -----------------------------------------------------------------------------------------------
 
 
 def test_a_report_names_gaps_and_what_is_not_known(whole: Execution) -> None:
-    result = read_result(whole.run, "quick|validation", "x.yaml", "interrupted", 3, ["log          a.json"])
+    result = read_result(whole.run, "quick|validation", "x.yaml", "interrupted", 3, TALLY)
     assert result.run is not None
     run = {
         **result.run,
@@ -668,5 +674,6 @@ def test_a_report_names_gaps_and_what_is_not_known(whole: Execution) -> None:
     assert "| rows lost | at least 12 |\n" in report
     assert "| duration | not known, it was killed |\n" in report
     assert "| window_shopper | 2.0% | no session ended | " in report
-    assert "- log: `a.json`\n" in report
+    assert "- log: `a.json`\n- report card: `b.html`\n" in report
+    assert "| verdict | do not train |\n" in report
     assert report.endswith("## Logs\n\n- `logs/x.log`\n")

@@ -44,7 +44,7 @@ def test_files_that_are_named_or_linked_exist(document: Path) -> None:
 def test_options_that_are_named_exist() -> None:
     executor = (ROOT / "rl_training_executor.py").read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README))
-    known = set(OPTIONS) | LOCUSTS | set(re.findall(r'"(--[a-z-]+)"', executor)) | {"--out"}
+    known = set(OPTIONS) | LOCUSTS | set(re.findall(r'"(--[a-z-]+)"', executor)) | {"--out", "--format"}
     assert named <= known
     assert set(OPTIONS) - {"--actuator"} <= named | {"--actuator"}
 

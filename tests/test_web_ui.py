@@ -121,6 +121,8 @@ def test_the_start_form_offers_our_options(web_ui: WebUi, sandbox: Sandbox) -> N
         "logging_policy": "uniform",
         "metrics_source": "auto",
         "actuator": "auto",
+        "fault_injector": "auto",
+        "no_faults": False,
     }
     assert options["scenario"]["choices"] == ["quick_validation"]
     assert all(option["help_text"] for option in options.values())
@@ -134,6 +136,8 @@ WRONG = [
     ({"time_scale": "fast"}, "time_scale: 'fast' is not a number. Give one such as 1 or 0.5."),
     ({"user_scale": ""}, "user_scale: '' is not a number. Give one such as 1 or 0.5."),
     ({"seed": "1.5"}, "seed: '1.5' is not a whole number. Give one such as 1."),
+    ({"no_faults": "perhaps"}, "no_faults: 'perhaps' is neither true nor false. Tick the box or leave it."),
+    ({"fault_injector": "sandbx"}, "--fault-injector sandbx: is not a known name. Did you mean 'sandbox'?"),
     ({"decision_interval": "often"}, "decision_interval: 'often' is not a number. Give one such as 1 or 0.5."),
     ({"logging_policy": "unifrom"}, "--logging-policy unifrom: is not a known name. Did you mean 'uniform'?"),
     ({"host": NOT_THERE}, f"target {NOT_THERE}: 5 of 5 services are not ready"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from rl_hooks.export.errors import ExportError
+from rl_hooks.export.formats.table import FORMATS, PARQUET, describe_formats, find_writers
 from rl_hooks.export.logs import write_logs
 from rl_hooks.export.tally import tally
 from rl_hooks.run_folder import RunFolderError
@@ -25,12 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse("a bundle of several runs needs a place of its own; give it with --out DIR")
     out: Path = options.out if options.out is not None else runs[0] / "bundle"
     try:
+        formats = find_writers(options.format)
         data = assemble([read_run(path) for path in runs], exact_quantiles=options.exact_quantiles)
-        write_bundle(data, out)
+        write_bundle(data, out, formats)
         logs = write_logs(data, options.logs)
     except (ExportError, RunFolderError, ScenarioError) as error:
         return _refuse(str(error))
-    for line in (*tally(out), *(f"log          {path}" for path in logs)):
+    for line in (*tally(out), *describe_formats(out, formats), *(f"log          {path}" for path in logs)):
         print(line)
     losses = [loss.text for part in data.runs for loss in part.run.losses]
     if losses:
@@ -50,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="the folder of a run")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the bundle (default: RUN/bundle)")
     parser.add_argument("--logs", metavar="DIR", type=Path, default=Path("logs"), help="JSON files (default: logs)")
+    known = f"{PARQUET} (always there), {', '.join(FORMATS)}, or module:attribute"
+    parser.add_argument("--format", metavar="NAME[,NAME]", default=PARQUET, help=f"beside Parquet: {known}")
     parser.add_argument("--exact-quantiles", action="store_true", help="instead of a histogram's, within 0.78 %%")
     return parser
 

@@ -11,7 +11,7 @@ from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.rewards import Cohorts
 from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, Ended, SentTable
-from rl_hooks.observation import Spans
+from rl_hooks.observation import FEATURES, Spans
 from rl_hooks.observation_table import Cells, CompletionTable, observations
 from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
@@ -39,10 +39,15 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was known at each decision and at the end of its interval."""
+    """What was known at each decision and at the end of its interval.
+
+    `at` is what the decision was made with, where that was recorded; `all_rows` is what it would have been made with,
+    had the deciding process known every row of every worker at once. They differ by what was still on its way.
+    """
 
     at: npt.NDArray[np.float32]  # (n, features)
     after: npt.NDArray[np.float32]  # (n, features)
+    all_rows: npt.NDArray[np.float32]  # (n, features)
     sample_ns: Ints  # (n,) time of the metrics sample known at the decision, 0: none
 
 
@@ -56,7 +61,7 @@ def plan_start_ns(run: Run) -> int:
 
 
 def spans_of(plan: Plan) -> Spans:
-    return Spans(window_ns=round(plan.window_s * 1e9), interval_ns=round(plan.decision_interval_s * 1e9))
+    return Spans.of_seconds(plan.window_s, plan.decision_interval_s)
 
 
 def given_up_ns(run: Run, plan: Plan) -> Ints:
@@ -140,8 +145,36 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies) -> Observed:
         for times, change in ((run.in_flight["start_ns"], 1), (given_up_ns(run, plan), -1)):
             in_flight[:, index] += change * np.sort(times[lost]).searchsorted(moments)
     values, sample_ns = observations(found.ended, in_flight, run.samples, run.decisions, moments, spans)
-    at, after = moments.searchsorted(line.t_ns), moments.searchsorted(line.next_ns)
-    return Observed(values[at, line.service], values[after, line.service], sample_ns[at, line.service])
+    here, there = moments.searchsorted(line.t_ns), moments.searchsorted(line.next_ns)
+    all_rows, after = values[here, line.service], values[there, line.service]
+    at = np.where(recorded_mask(run, line)[:, None], _recorded(run, line), all_rows)
+    followed = np.flatnonzero(line.followed)
+    after[followed] = at[followed + 1]
+    return Observed(at, after, all_rows, sample_ns[here, line.service])
+
+
+def recorded_mask(run: Run, line: Timeline) -> npt.NDArray[np.bool_]:
+    """Which decisions say what they were made with."""
+    return _observation_row(run, line) >= 0
+
+
+def _recorded(run: Run, line: Timeline) -> npt.NDArray[np.float32]:
+    """(n, features) what each decision was made with; NaN where it does not say."""
+    found = np.full((len(line.t_ns), len(FEATURES)), np.nan, np.float32)
+    row = _observation_row(run, line)
+    for index in range(len(FEATURES)):
+        found[row >= 0, index] = run.observations[f"value_{index}"][row[row >= 0]]
+    return found
+
+
+def _observation_row(run: Run, line: Timeline) -> Ints:
+    """(n,) the row of run.observations that belongs to each decision, -1: none."""
+    if len(run.observations) == 0:
+        return np.full(len(line.t_ns), -1, np.int64)
+    seen, decided = run.observations, run.decisions[line.row]
+    key, wanted = (rows["tick"].astype(np.int64) * len(SERVICES) + rows["service"] for rows in (seen, decided))
+    place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+    return np.where(key[place] == wanted, place, -1)
 
 
 def _of_cohorts(cells: Cells, sums: Array, line: Timeline) -> Array:

@@ -3,14 +3,17 @@
 <bundle>/README.md dataset.json normalization.json episodes.parquet
          data/transitions/train-00000-of-00001.parquet  validation-00000-of-00001.parquet
          data/excluded/excluded.parquet
-         data/requests/requests.parquet
+         data/requests/requests.parquet  data/samples/samples.parquet
+         formats/<name>/...    only those that were asked for
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -21,15 +24,17 @@ from rl_hooks.export.check import check
 from rl_hooks.export.dataset import Dataset
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.formats import parquet
+from rl_hooks.export.formats.table import Writer, write_formats
 from rl_hooks.export.normalization import normalization
 from rl_hooks.export.requests import request_tables
+from rl_hooks.export.sample_table import sample_table
 from rl_hooks.export.schema import dataset_facts
 
 DATASET = "dataset.json"
 
 
-def write_bundle(data: Dataset, out: Path) -> None:
-    """Write the bundle to `out`, replacing one that is there.
+def write_bundle(data: Dataset, out: Path, formats: Mapping[str, Writer] = MappingProxyType({})) -> None:
+    """Write the bundle to `out` with these formats beside the Parquet files, replacing a bundle that is there.
 
     Raises ExportError when the data breaks a rule, or when `out` is something else than a bundle or cannot be written;
     what was there stays.
@@ -42,6 +47,7 @@ def write_bundle(data: Dataset, out: Path) -> None:
         try:
             fresh = beside / "new"
             _write_files(data, fresh)
+            write_formats(fresh, formats)
             _swap(fresh, out, beside / "old")
         finally:
             shutil.rmtree(beside)
@@ -76,6 +82,7 @@ def _write_files(data: Dataset, folder: Path) -> None:
         parquet.write(parquet.transitions(data, name), path)
     parquet.write(parquet.transitions(data, split.EXCLUDED), folder / "data" / "excluded" / "excluded.parquet")
     parquet.write_parts(request_tables(data), folder / "data" / "requests" / "requests.parquet")
+    parquet.write(sample_table(data), folder / "data" / "samples" / "samples.parquet")
     episodes = pa.Table.from_pandas(data.episodes, preserve_index=False).replace_schema_metadata(None)
     parquet.write(episodes, folder / "episodes.parquet")
     facts = dataset_facts(data)

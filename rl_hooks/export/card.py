@@ -45,10 +45,12 @@ decision, recorded while {scenarios} was replayed against it.
 |---|---|
 | `data/transitions/train-*.parquet`, `validation-*.parquet` | transitions; a row per service and decision |
 | `data/excluded/*.parquet` | the same columns and `reason`: steps that are fit for neither |
-| `data/requests/requests.parquet` | every request with its names, its decision and its episode |
+| `data/requests/requests.parquet` | every request with its names, its decision and the state at its start |
+| `data/samples/samples.parquet` | what the metrics source said about each instance |
+| `formats/<name>/` | other formats, where asked for, each with a `format.json` |
 | `episodes.parquet` | a row per episode, with its part of the split |
 | `dataset.json` | features with units and ranges, actions, rewards, split, counts, provenance, checksums |
-| `normalization.json` | mean, standard deviation and ranges of every feature, on train only |
+| `normalization.json` | mean, standard deviation and ranges of every feature and of the reward, on train only |
 
 ## Reading it
 

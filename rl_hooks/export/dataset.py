@@ -52,6 +52,7 @@ class Dataset:
     frame: pd.DataFrame
     observation: npt.NDArray[np.float32]  # (n, features)
     next_observation: npt.NDArray[np.float32]  # (n, features)
+    all_rows: npt.NDArray[np.float32]  # (n, features) the observation with every row of every worker known
     episodes: pd.DataFrame
     reward_means: Mapping[str, float]  # service -> mean over train; what a step without a finished request gets
     exact_quantiles: bool
@@ -86,6 +87,7 @@ def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
         frame=frame,
         observation=np.concatenate([part.observation for part in built]),
         next_observation=np.concatenate([part.next_observation for part in built]),
+        all_rows=np.concatenate([part.all_rows for part in built]),
         episodes=episodes.episode_table(frame),
         reward_means=means,
         exact_quantiles=exact_quantiles,

@@ -1,4 +1,4 @@
-"""How the features are distributed over train: what a trainer scales by. The Parquet columns stay in physical units."""
+"""How features and reward are distributed over train: what a trainer scales by. The Parquet columns stay raw."""
 
 from typing import Any
 
@@ -12,13 +12,19 @@ CONSTANT_BELOW_STD = 1e-6
 
 
 def normalization(data: Dataset) -> dict[str, Any]:
-    """Per feature mean, std, min, max, p01 and p99 of its known values in train, null where none is known."""
+    """Mean, std, min, max, p01 and p99 in train: of a feature's known values, of the rewards that were not filled.
+
+    Null where there is none.
+    """
     rows = data.rows(split.TRAIN)
     train = data.observation[rows].astype(np.float64)
+    steps = data.frame[rows]
+    rewards = steps["reward"].where(~steps["reward_filled"].astype(bool)).to_numpy(np.float64)
     return {
         "fitted_on": split.TRAIN,
         "rows": int(rows.sum()),
         "features": {feature.name: _summary(train[:, index]) for index, feature in enumerate(FEATURES)},
+        "reward": _summary(rewards),
     }
 
 

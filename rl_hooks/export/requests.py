@@ -1,4 +1,8 @@
-"""The request table of a bundle: one row per request, with names instead of ids and the step it belongs to."""
+"""The request table of a bundle: one row per request, with names instead of ids and the step it belongs to.
+
+The state as it was known when the request began is in obs.<name>: exact at that moment for the features that change
+with every request, and for the rest in the transition with the same run_id, service and decision_tick.
+"""
 
 from collections.abc import Iterator
 from enum import IntEnum
@@ -11,7 +15,9 @@ import pyarrow as pa
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align
+from rl_hooks.export.columns import named
 from rl_hooks.export.dataset import Dataset, RunSteps
+from rl_hooks.export.request_state import RequestStates
 from rl_hooks.request_log import DTYPE, in_order
 from rl_hooks.row import MISSING_U8, MISSING_U32, Failure, Method, UserAction
 
@@ -27,10 +33,16 @@ def request_tables(data: Dataset) -> Iterator[pa.Table]:
     They come as tables of 65,536 rows, so that memory does not depend on how many there are; the first may be empty.
     """
     steps = _Steps(data)
-    yield _table(steps, data.runs[0], np.empty(0, DTYPE))
+    yield _table(steps, data.runs[0], np.empty(0, DTYPE), RequestStates(data.plan))
     for part in data.runs:
+        states = RequestStates(part.plan)
         for rows in in_order(part.run.batches(), _unfinished(part.run.in_flight), ROWS):
-            yield _table(steps, part, rows)
+            yield _table(steps, part, rows, states)
+
+
+def request_table(data: Dataset) -> pa.Table:
+    """All of them in one table, for data sets of a moderate size."""
+    return pa.concat_tables(list(request_tables(data))).unify_dictionaries()
 
 
 class _Steps:
@@ -42,41 +54,43 @@ class _Steps:
         self.part, self.parts = pd.factorize(data.frame["split"], sort=True)
 
 
-def _table(steps: _Steps, part: RunSteps, rows: Array) -> pa.Table:
+def _table(steps: _Steps, part: RunSteps, rows: Array, states: RequestStates) -> pa.Table:
     run = part.run
     known = rows["seq"] > 0
     step = part.rows_of(rows["service"], rows["start_ns"])
     nowhere, step = step < 0, np.maximum(step, 0)
+    state = states.of(rows, known)
     return pa.table(
         {
-            "run_id": _named(np.zeros(len(rows), np.int64), (part.run_id,)),
+            "run_id": named(np.zeros(len(rows), np.int64), (part.run_id,)),
             "trace_id": _trace_ids(rows),
             "start_unix_ns": pa.array(rows["start_ns"]),
             "t_s": pa.array((rows["start_ns"] - align.plan_start_ns(run)) / 1e9),
             "duration_us": pa.array(rows["duration_us"], mask=~known),
-            "service": _named(rows["service"], SERVICES),
+            "service": named(rows["service"], SERVICES),
             "method": _enum(rows["method"], Method),
-            "endpoint": _named(rows["endpoint_ref"], run.names["endpoint"], rows["endpoint_ref"] == 0),
+            "endpoint": named(rows["endpoint_ref"], run.names["endpoint"], rows["endpoint_ref"] == 0),
             "status": pa.array(rows["status"], mask=~known),
             "backend_status": pa.array(rows["backend_status"], mask=~known | (rows["backend_status"] == 0)),
             "ok": pa.array(rows["ok"] == 1, mask=~known),
             "failure": _enum(rows["failure"], Failure, ~known | (rows["failure"] == Failure.NONE)),
             "attempt": pa.array(rows["attempt"]),
-            "instance": _named(rows["instance_ref"], run.names["instance"], rows["instance_ref"] == 0),
-            "action_requested": _named(rows["action_requested"], ACTIONS, rows["action_requested"] == MISSING_U8),
-            "action_applied": _named(rows["action_applied"], ACTIONS, rows["action_applied"] == MISSING_U8),
+            "instance": named(rows["instance_ref"], run.names["instance"], rows["instance_ref"] == 0),
+            "action_requested": named(rows["action_requested"], ACTIONS, rows["action_requested"] == MISSING_U8),
+            "action_applied": named(rows["action_applied"], ACTIONS, rows["action_applied"] == MISSING_U8),
             "propensity": pa.array(rows["propensity"]),
             "decision_tick_sent": pa.array(
                 rows["decision_tick"].astype(np.int64), mask=rows["decision_tick"] == MISSING_U32
             ),
             "decision_tick": pa.array(steps.tick[step], mask=nowhere),
-            "episode_id": _named(steps.episode[step], tuple(steps.episodes), nowhere),
-            "split": _named(steps.part[step], tuple(steps.parts), nowhere),
+            "episode_id": named(steps.episode[step], tuple(steps.episodes), nowhere),
+            "split": named(steps.part[step], tuple(steps.parts), nowhere),
+            **{f"obs.{name}": pa.array(values.astype(np.float32)) for name, values in state.items()},
             "upstream_us": pa.array(rows["upstream_us"], mask=rows["upstream_us"] == MISSING_U32),
             "queue_us": pa.array(rows["queue_us"], mask=rows["queue_us"] == MISSING_U32),
             "response_bytes": pa.array(rows["response_bytes"], mask=~known),
-            "profile": _named(rows["profile_ref"], run.names["profile"], rows["profile_ref"] == 0),
-            "phase": _named(rows["phase_ref"], run.names["phase"], rows["phase_ref"] == 0),
+            "profile": named(rows["profile_ref"], run.names["profile"], rows["profile_ref"] == 0),
+            "phase": named(rows["phase_ref"], run.names["phase"], rows["phase_ref"] == 0),
             "user_action": _enum(rows["user_action"], UserAction),
             "account": pa.array(rows["account"]),
             "slot": pa.array(rows["slot"]),
@@ -99,15 +113,9 @@ def _unfinished(in_flight: Array) -> Array:
     return rows
 
 
-def _named(ids: Array, names: tuple[str, ...], missing: Array | None = None) -> pa.Array:
-    """A dictionary column: `ids` are positions in `names`."""
-    positions = np.where(missing, 0, ids) if missing is not None else ids
-    return pa.DictionaryArray.from_arrays(pa.array(positions.astype(np.int32), mask=missing), pa.array(list(names)))
-
-
 def _enum(values: Array, kind: type[IntEnum], missing: Array | None = None) -> pa.Array:
     names = {int(member): member.name if kind is Method else member.name.lower() for member in kind}
-    return _named(values, tuple(names.get(value, "") for value in range(max(names) + 1)), missing)
+    return named(values, tuple(names.get(value, "") for value in range(max(names) + 1)), missing)
 
 
 def _trace_ids(rows: Array) -> pa.Array:

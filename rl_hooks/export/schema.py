@@ -61,7 +61,10 @@ def _observation(data: Dataset) -> dict[str, Any]:
     if not data.exact_quantiles:
         quantiles = {"method": "log-linear histogram", "buckets_per_octave": BUCKETS_PER_OCTAVE, "error_max": 0.0078}
     return {
-        "columns": "obs.<name> at the decision, next.<name> at the end of its interval; raw units, float32",
+        "columns": (
+            "obs.<name> at the decision, as it was made with; next.<name> at the end of its interval; "
+            "all.<name> at the decision with every row of every worker known; raw units, float32"
+        ),
         "features": [asdict(feature) for feature in FEATURES],
         "mask_rule": MASK_RULE,
         "pattern_thresholds": asdict(THRESHOLDS),

@@ -26,6 +26,7 @@ class Steps:
     frame: pd.DataFrame
     observation: npt.NDArray[np.float32]  # (n, features)
     next_observation: npt.NDArray[np.float32]  # (n, features)
+    all_rows: npt.NDArray[np.float32]  # (n, features) the observation with every row of every worker known
     line: align.Timeline
     spans: split.RequestSpans
     incomplete: int  # decisions without a step: their interval was not over when the run ended
@@ -58,6 +59,7 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
         frame=frame[line.complete].reset_index(drop=True),
         observation=seen.at[line.complete],
         next_observation=seen.after[line.complete],
+        all_rows=seen.all_rows[line.complete],
         line=line,
         spans=_spans(run, plan, found),
         incomplete=int((~line.complete).sum()),

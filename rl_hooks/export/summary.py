@@ -94,7 +94,7 @@ def _section(result: ScenarioResult) -> list[str]:
     actions = [(name, "" if share is None else f"{share:.1%}") for name, share in counts["action_shares"].items()]
     excluded = [(name, str(why["rows"]), why["meaning"]) for name, why in counts["excluded"].items() if why["rows"]]
     return [
-        *_table(("", ""), [*_setting(result, run), *_outcome(run, counts)]),
+        *_table(("", ""), [*_setting(result, run), *_outcome(run, counts), *_verdict(result)]),
         *("", "Conversion, over the sessions that ended by themselves:", ""),
         *_table(("profile", "planned", "actual", "sessions", "with a paid order", "cut short"), profiles),
         *("", "Actions, as a share of the decisions:", ""),
@@ -102,8 +102,18 @@ def _section(result: ScenarioResult) -> list[str]:
         *(["", "Left out of both splits:", "", *_table(("reason", "rows", "meaning"), excluded)] if excluded else []),
         *("", "Where things are:", ""),
         *(f"- {name}: `{path}`" for name, path in (("run folder", result.run_folder), ("bundle", result.bundle))),
-        *(f"- log: `{line.split(maxsplit=1)[1]}`" for line in result.tally if line.startswith("log ")),
+        *(f"- log: `{path}`" for path in _told(result, "log")),
+        *(f"- report card: `{path}`" for path in _told(result, "report card")),
     ]
+
+
+def _verdict(result: ScenarioResult) -> list[tuple[str, str]]:
+    return [("verdict", text) for text in _told(result, "verdict")]
+
+
+def _told(result: ScenarioResult, name: str) -> list[str]:
+    """What the tally says behind a name."""
+    return [line.removeprefix(name).strip() for line in result.tally if line.startswith(f"{name} ")]
 
 
 def _setting(result: ScenarioResult, run: Mapping[str, Any]) -> list[tuple[str, str]]:

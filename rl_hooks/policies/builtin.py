@@ -7,7 +7,7 @@ propensity is the probability that was drawn with, never one that was worked out
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from rl_hooks.decision import ACTIONS
 
@@ -22,10 +22,12 @@ class LoggingPolicy(Protocol):
     def describe(self) -> str:
         """Name and parameters, as they are stored with every decision."""
 
-    def probabilities(self, previous: int | None) -> Sequence[float]:
+    def probabilities(self, previous: int | None, observation: Any) -> Sequence[float]:
         """The probability of each of the six actions, summing to 1.
 
-        `previous` is the service's action of the interval before, None at the start.
+        `previous` is the service's action of the interval before, None at the start. `observation` is what is known
+        about the service now: float32 (features,) in the order of `rl_hooks.observation.FEATURES`, NaN for what is not
+        known; None where nobody observes.
         """
 
 
@@ -36,7 +38,7 @@ class Uniform:
     def describe(self) -> str:
         return "uniform"
 
-    def probabilities(self, previous: int | None) -> Sequence[float]:
+    def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
         return (1 / len(ACTIONS),) * len(ACTIONS)
 
 
@@ -59,7 +61,7 @@ class Sticky:
     def describe(self) -> str:
         return f"sticky:{self.keep:g}"
 
-    def probabilities(self, previous: int | None) -> Sequence[float]:
+    def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
         if previous is None:
             return Uniform().probabilities(None)
         share = (1 - self.keep) / len(ACTIONS)

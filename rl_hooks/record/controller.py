@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import gevent
 
-from rl_hooks.control import Controller, Decision, Sample, Step
+from rl_hooks.control import Controller, Decision, Sample, Step, Window
 from rl_hooks.record.recorder import InForce
 from rl_hooks.row import MISSING_U8
 from rl_hooks.run_folder import RunWriter
@@ -44,16 +44,21 @@ class DecisionLoop:
 
     def run(self, run_time_s: Callable[[], float], on_fault: Callable[[str], None]) -> None:
         """Step until the plan ends or the greenlet is killed. A fault that costs rows ends with `on_fault(message)`."""
-        tick = 0
+        before, tick = -1, 0
         try:
             while self._phase_at(run_time_s()) is not None:
+                self.skipped_ticks += tick - before - 1
                 self._record(self._controller.step(tick, self._take_effect), run_time_s())
-                due = max(tick, int(run_time_s() / self._interval_s)) + 1  # a timer may fire a little early
-                self.skipped_ticks += due - tick - 1
-                tick = due
+                # A timer may fire a little early.
+                before, tick = tick, max(tick, int(run_time_s() / self._interval_s)) + 1
                 gevent.sleep(max(0.0, tick * self._interval_s - run_time_s()))
         except Exception as error:  # noqa: BLE001  (a loop that ends unheard would leave hours of data without decisions)
             on_fault(f"the decision loop stopped: {type(error).__name__}: {error}")
+
+    @property
+    def window(self) -> Window | None:
+        """What the decisions are made with; None: nobody observes."""
+        return self._controller.window
 
     def _take_effect(self, t_ns: int, decisions: Sequence[Decision]) -> None:
         self._rows_seen = self._writer.tables["requests"].rows
@@ -80,7 +85,17 @@ class DecisionLoop:
                 decision.actuated,
             )
             self.decisions += 1
+        if step.observations is not None:
+            self._record_observations(step)
         self._note_fault(step.fault)
+
+    def _record_observations(self, step: Step) -> None:
+        """The observations, and how far the rows of each process were known to them."""
+        for service, values in enumerate(step.observations.tolist()):
+            self._writer.tables["observations"].append(step.observed_ns, step.tick, service, *values)
+        assert self.window is not None
+        seen = {name: [one.seq, one.at_ns] for name, one in self.window.seen.items()}
+        self._writer.event("seen", tick=step.tick, observed_ns=step.observed_ns, rows=seen)
 
     def _record_sample(self, sample: Sample) -> None:
         for instance in sample.instances:

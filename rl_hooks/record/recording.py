@@ -1,28 +1,35 @@
 """One process's part in one recorded run: what is opened at its start and closed at its end.
 
-role     writes                                   decides
-local    requests, sessions, decisions, samples   yes
-master   decisions, samples                       yes, and tells the workers
-worker   requests, sessions                       no, it is told
+role     writes                                                 decides
+local    requests, sessions, decisions, observations, samples   yes
+master   decisions, observations, samples                       yes; workers report their rows, and are told
+worker   requests, sessions                                     no
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
 from rl_hooks.control import Controller
-from rl_hooks.record import upkeep
+from rl_hooks.record import generator, upkeep
 from rl_hooks.record.controller import DecisionLoop
 from rl_hooks.record.options import Setup
 from rl_hooks.record.recorder import InForce, Recorder
+from rl_hooks.report_rows import Report, Reporter
 from rl_hooks.run_folder import RunFolderError, RunWriter, create_run_folder, read_manifest
 from scenario.plan import Plan
 
+if TYPE_CHECKING:
+    from rl_hooks.live import LiveWindow
+
 DECISIONS_MESSAGE = "rl_decisions"
 FAULT_MESSAGE = "rl_fault"
+ROWS_MESSAGE = "rl_rows"
+REPORT_AT_LEAST_EVERY_S = 0.5  # real seconds; more often where decisions are made more often
 SPARE_BOARD_PLACES = 256
 
 logger = logging.getLogger(__name__)
@@ -44,12 +51,14 @@ class Recording:
         run_time_s: Callable[[], float],
         on_fault: Callable[[str], None],
     ) -> None:
+        self.role = role
         self.folder = folder
         self.plan = plan
         self.run_time_s = run_time_s
         self.fault: str | None = None
         self.in_force = InForce()
         self.loop: DecisionLoop | None = None
+        self.window: LiveWindow | None = None  # what this process decides with
         self._environment = environment
         self._on_fault = on_fault
         self._greenlets: list[gevent.Greenlet] = []
@@ -64,13 +73,42 @@ class Recording:
             raise RunFolderError(f"{folder}: no room for names ({error.strerror}); free some space") from error
         environment.events.request.add_listener(self.recorder.on_request)
         self._greenlets.append(gevent.spawn(upkeep.keep, self.writer, self._fail))
+        self._greenlets.append(gevent.spawn(generator.watch, self.writer, self._fail))
 
     def decide(self, setup: Setup, announce: Callable[[int, list[tuple[int, int, float]]], None]) -> None:
-        """Start the decision loop in this process."""
-        controller = Controller(setup.policy, setup.source, setup.actuator, setup.plan.seed)
+        """Start the decision loop in this process. With workers their reports have to be given to `fold`."""
+        from rl_hooks.live import LiveWindow, LocalWindow, give_up_ns  # here, because only who decides needs numpy
+        from rl_hooks.observation import Spans
+
+        spans = Spans.of_seconds(setup.plan.window_s, setup.plan.decision_interval_s)
+        give_up = give_up_ns(setup.plan.request_timeout_s)
+        local = self.role == "local"
+        self.window = LocalWindow(spans, give_up, Reporter(self.writer)) if local else LiveWindow(spans, give_up)
+        controller = Controller(setup.policy, setup.source, setup.actuator, setup.plan.seed, window=self.window)
         interval_s = setup.plan.decision_interval_s
         self.loop = DecisionLoop(controller, self.writer, self.in_force, self.phase_now, interval_s, announce)
         self._greenlets.append(gevent.spawn(self.loop.run, self.run_time_s, self._fail))
+
+    def report(self, send: Callable[[dict[str, Any]], None]) -> None:
+        """Report this process's rows to the one that decides, from now on, until this is closed."""
+        reporter = Reporter(self.writer)
+        every_s = min(self.plan.decision_interval_s / 2, REPORT_AT_LEAST_EVERY_S)
+
+        def keep_reporting() -> None:
+            while True:
+                gevent.sleep(every_s)
+                send(reporter.report(time.time_ns()).to_message())
+
+        self._greenlets.append(gevent.spawn(keep_reporting))
+
+    def fold(self, message: Mapping[str, Any]) -> None:
+        """What a worker reports."""
+        if self.window is None or self._closed:
+            return
+        try:
+            self.window.fold(Report(**message))
+        except ValueError as error:
+            self._fail(f"what decisions are made with is not complete: {error}")
 
     def phase_now(self, t_s: float) -> str | None:
         """The name of the phase at `t_s`, None outside the plan."""

@@ -43,7 +43,7 @@ class Skewed:
     def describe(self) -> str:
         return "skewed"
 
-    def probabilities(self, previous: int | None) -> Sequence[float]:
+    def probabilities(self, previous: int | None, observation: object) -> Sequence[float]:
         return self._probabilities
 
 

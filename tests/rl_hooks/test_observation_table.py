@@ -14,7 +14,7 @@ from rl_hooks.observation import Observation, ObservationWindow, Spans
 from rl_hooks.observation_table import Cells, CompletionTable
 from rl_hooks.request_log import end_ns
 from rl_hooks.row import REQUESTS
-from rl_hooks.run_folder import RunWriter, create_run_folder
+from rl_hooks.run_folder import RunWriter
 from rl_hooks.run_reader import Run, read_run
 from scenario.plan import Plan
 from tests import builders
@@ -41,7 +41,8 @@ def assert_both_ways_agree(run: Run, plan: Plan, exact: bool) -> None:
     line = align.timeline(run, plan)
     seen = align.observe(run, plan, line, align.tally(run, plan, line, exact_quantiles=exact))
     expected = one_after_the_other(run, plan, line, exact)
-    for row, (service, t_ns, next_ns) in enumerate(zip(line.service, line.t_ns.tolist(), line.next_ns.tolist())):
+    times = zip(line.service, line.t_ns.tolist(), line.next_ns.tolist(), strict=True)
+    for row, (service, t_ns, next_ns) in enumerate(times):
         assert seen.at[row].tobytes() == expected[t_ns].values[service].tobytes()
         assert seen.after[row].tobytes() == expected[next_ns].values[service].tobytes()
         assert seen.sample_ns[row] == expected[t_ns].sample_ns[service]
@@ -120,16 +121,13 @@ def write_worker(folder: Path, source: Run, rows: Any, *, backwards: bool) -> No
 
 
 def test_what_is_held_does_not_grow_with_the_length_of_a_run() -> None:
-    moments = START + np.arange(1, 2001) * 2 * 10**9
+    moments = builders.START_NS + np.arange(1, 2001) * 2 * 10**9
     table = CompletionTable(moments, SPANS)
     for tick in range(2000):
-        ended = START + tick * 2 * 10**9 + np.arange(200) * 10**6
+        ended = builders.START_NS + tick * 2 * 10**9 + np.arange(200) * 10**6
         table.add(np.zeros(200, np.int64), ended, np.full(200, 1000.0), np.empty(0, np.int64), int(ended[0]))
         assert len(table._quantiles._key) + sum(len(key) for _, key in table._quantiles._waiting) <= 200 * (5 + 2 * 40)
     assert table.windows()[0][-1, 0, 0] == 1000
-
-
-START = builders.START_NS
 
 
 def test_cells_begin_at_their_edges() -> None:

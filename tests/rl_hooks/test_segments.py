@@ -152,3 +152,24 @@ def test_the_numpy_layout_is_the_packed_layout() -> None:
     packed = TABLE.struct.pack(3, 0.5, 9)
     (row,) = np.frombuffer(packed, TABLE.dtype)
     assert (int(row["value"]), float(row["ratio"]), int(row["seq"])) == (3, 0.5, 9)
+
+
+def test_a_tail_hands_out_every_row_once_through_many_segments(tmp_path: Path) -> None:
+    made = writer(tmp_path)
+    for number in range(3):
+        made.append(number, 0.0)
+    tail, draw, taken, written = made.tail(), random.Random(1), b"", 0
+    for _ in range(200):
+        for _ in range(draw.randrange(7)):
+            made.append(written, 0.5)
+            written += 1
+        if draw.random() < 0.1 and made.rows_in_current:
+            made.rotate()
+        if draw.random() < 0.3:
+            taken += tail.take()
+        made.maintain()
+    taken += tail.take()
+    rows = np.frombuffer(taken, TABLE.dtype)
+    assert rows["seq"].tolist() == list(range(4, 4 + written))  # those before it was made are not its own
+    assert rows["value"].tolist() == list(range(written))
+    assert tail.take() == b""

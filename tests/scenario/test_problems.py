@@ -82,7 +82,10 @@ SINGLE = [
     (lambda t: t.update(rl_training_scenarios=None), f"rl_training_scenarios: {NO_VALUE}"),
     (
         lambda t: t.update(training_scenarios={}),
-        ("the whole file: unknown key 'training_scenarios'. Put training_scenarios under rl_training_scenarios."),
+        (
+            "the whole file: unknown key 'training_scenarios'. Put training_scenarios under rl_training_scenarios, "
+            "or convert the file: python -m scenario convert FILE."
+        ),
     ),
     (
         of_phase(intensty="low"),

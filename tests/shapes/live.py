@@ -88,6 +88,8 @@ def build_plan() -> Plan:
         request_timeout_s=30,
         retry_attempts=0,
         retry_delay_s=1,
+        recovery_pause_min=0,
+        background_rps=0,
         base_url=None,
         service_slo_ms={},
         reward_weights={},

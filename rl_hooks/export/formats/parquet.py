@@ -1,6 +1,7 @@
 """The bundle's Parquet files: transitions and requests, in physical units.
 
-Observations are one float column per feature (`obs.<name>`, `next.<name>`) and not a second time as a vector: that
+Observations are one float column per feature (`obs.<name>`, `next.<name>`, and `all.<name>`: the observation with every
+row of every worker known, whatever the deciding process had heard of) and not a second time as a vector: that
 would double the file, and `numpy.stack` over the columns in the order of dataset.json gives the vector.
 Floats are stored BYTE_STREAM_SPLIT under zstd level 1, names as dictionaries. Nothing depends on when it was written.
 """
@@ -76,6 +77,7 @@ def transitions(data: Dataset, part: str) -> pa.Table:
     columns["action_probs"] = _lists(probabilities, pa.float32())
     columns["action_mask"] = _lists(np.ones(probabilities.shape, bool), pa.bool_())
     columns.update(_features("next", after))
+    columns.update(_features("all", data.all_rows[rows]))
     if part == "excluded":
         columns["reason"] = _plain(frame["reason"], pa.string())
     return pa.table(columns)

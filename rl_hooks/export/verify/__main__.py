@@ -48,7 +48,7 @@ def verify(run: Run) -> list[Line]:
         *session_lines(run, plan),
         *coverage_lines(run, plan),
         *load_lines(run, plan),
-        *fault_lines(run),
+        *fault_lines(run, plan),
     ]
 
 
@@ -58,7 +58,7 @@ def _head(run: Run) -> list[str]:
     return [
         f"run        {run.manifest['run_id']}",
         f"scenario   {run.manifest['scenario']}, {scales}",
-        f"intervals  of conversion and abandonment: exact, Holm-corrected, {CONFIDENCE:.0%} confidence together",
+        f"intervals  of intent, conversion, abandonment: exact, Holm-corrected, {CONFIDENCE:.0%} confidence together",
     ]
 
 

@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 
 from rl_hooks.decision import SERVICES
+from rl_hooks.export.align import plan_start_ns
 from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
-from rl_hooks.export.verify.shoppers import origin_ns
 from rl_hooks.export.verify.timeline import settling_s
 from rl_hooks.run_reader import Run
+from scenario.model import LEVELS
 from scenario.plan import Plan, PlanPhase
 
 RATE_TOLERANCE = 0.2
 FEWEST_EXPECTED = 50  # requests; fewer say nothing within the tolerance
 LEAST_OK = 0.98
-LEVELS = ("very_low", "low", "medium", "high", "very_high", "extreme")
 # A level is the first whose bound is not reached; the worse of the two decides.
 P95_BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0)  # p95 of the response time over the service's SLO
 ERROR_BOUNDS = (0.001, 0.005, 0.02, 0.1, 0.3)  # share of failed requests
 
 
 def load_lines(run: Run, plan: Plan) -> list[Line]:
-    start_s = (run.requests["start_ns"] - origin_ns(run)) / 1e9
+    start_s = (run.requests["start_ns"] - plan_start_ns(run)) / 1e9
     lines = [_success(run, plan)]
     for phase in plan.phases:
-        begin_s = min(phase.start_s + plan.ramp_s + settling_s(run), phase.end_s)
+        begin_s = min(phase.start_s + _ramp_s(plan, phase) + settling_s(run), phase.end_s)
         steady = run.requests[(start_s >= begin_s) & (start_s < phase.end_s)]
         lines += _rate_lines(plan, phase, steady, phase.end_s - begin_s)
         whole = run.requests[(start_s >= phase.start_s) & (start_s < phase.end_s)]
@@ -41,15 +41,15 @@ def _success(run: Run, plan: Plan) -> Line:
     if not total:
         return Line("success rate", "", "100 %", "no request", "", Verdict.MISSED)
     actual = f"{100 * ok / total:.2f} % of {total} requests"
-    if planned_faults(run):
+    if plan.faults:
         return Line("success rate", "", "100 %", actual, "the scenario has faults", Verdict.TOLD)
     return Line("success rate", "", "100 %", actual, f"at least {percent(LEAST_OK)}", met_if(ok >= LEAST_OK * total))
 
 
-def planned_faults(run: Run) -> list[Any]:
-    """The faults of the plan as the manifest has them; none in a run of a version that knew none."""
-    plan = run.manifest["plan"]
-    return [] if plan.get("without_faults") else list(plan.get("faults") or [])
+def _ramp_s(plan: Plan, phase: PlanPhase) -> float:
+    """How long the users take to change at the start of the phase."""
+    first = plan.segment_at(phase.start_s)
+    return 0.0 if first is None else first.ramp_s
 
 
 def _rate_lines(plan: Plan, phase: PlanPhase, rows: Any, seconds: float) -> list[Line]:
@@ -74,17 +74,16 @@ def _rate_lines(plan: Plan, phase: PlanPhase, rows: Any, seconds: float) -> list
 def _stress_lines(plan: Plan, phase: PlanPhase, rows: Any) -> list[Line]:
     """What the author expects of a service in this phase against what was measured."""
     lines = []
-    for name, level in plan.scenario.phases[phase.index].expected_service_stress.items():
-        service = service_named(name)
-        mine = rows[rows["service"] == SERVICES.index(service)] if service is not None else rows[:0]
+    for service, level in plan.scenario.phases[phase.index].expected_service_stress.items():
+        mine = rows[rows["service"] == SERVICES.index(service)]
         actual, allowed = "no request", ""
-        if service is not None and len(mine):
+        if len(mine):
             p95_ms = float(np.quantile(mine["duration_us"], 0.95)) / 1000
             errors = float((mine["ok"] == 0).mean())
             measured = stress_level(p95_ms / plan.slo_ms[service], errors)
             actual = f"{measured}: p95 {p95_ms:.0f} ms of {plan.slo_ms[service]:g} ms, {percent(errors)} failed"
             allowed = _compared(level, measured)
-        lines.append(Line("service stress", f"{phase.name}, {name}", level, actual, allowed, Verdict.TOLD))
+        lines.append(Line("service stress", f"{phase.name}, {service}", level, actual, allowed, Verdict.TOLD))
     return lines
 
 
@@ -99,15 +98,6 @@ def stress_level(p95_over_slo: float, error_rate: float) -> str:
     return LEVELS[max(slow, failing)]
 
 
-def service_named(name: str) -> str | None:
-    """`inventory`, `inventory_service` and `inventory-service` are one service; None: there is no such service."""
-    full = name.replace("_", "-")
-    full = full if full.endswith("-service") else f"{full}-service"
-    return full if full in SERVICES else None
-
-
 def _compared(expected: str, measured: str) -> str:
-    if expected not in LEVELS:
-        return f"not a level ({', '.join(LEVELS)})"
     steps = LEVELS.index(measured) - LEVELS.index(expected)
     return "as expected" if steps == 0 else f"{abs(steps)} {'above' if steps > 0 else 'below'}"

@@ -30,7 +30,8 @@ class _Tick:
 def user_lines(run: Run, plan: Plan) -> list[Line]:
     """One line per phase and profile, one per phase for the mix, and one on the ticks."""
     settle_s = settling_s(run)
-    ticks = [_Tick(event["run_time_s"], event["counts"]) for event in run.events if event["kind"] == "users"]
+    noted = [event for event in run.events if event["kind"] == "users" and "run_time_s" in event]
+    ticks = [_Tick(event["run_time_s"], event["counts"]) for event in noted]
     lines: list[Line] = []
     compared = 0
     for phase in plan.phases:

@@ -70,6 +70,7 @@ def test_it_has_these_files_and_no_others(bundle: Path) -> None:
         "README.md",
         "data/excluded/excluded.parquet",
         "data/requests/requests.parquet",
+        "data/samples/samples.parquet",
         "data/transitions/train-00000-of-00001.parquet",
         "data/transitions/validation-00000-of-00001.parquet",
         "dataset.json",
@@ -82,7 +83,7 @@ def test_it_has_these_files_and_no_others(bundle: Path) -> None:
 def test_transitions_read_back_by_pandas_have_these_types(bundle: Path) -> None:
     frame = part(bundle, "train")
     types = {name: str(kind) for name, kind in frame.dtypes.items()}
-    features = {f"{prefix}.{feature.name}" for prefix in ("obs", "next") for feature in FEATURES}
+    features = {f"{prefix}.{feature.name}" for prefix in ("obs", "all", "next") for feature in FEATURES}
     assert {types.pop(name) for name in features} == {"float32"}
     rewards = {"reward", "reward_01", *(f"reward_{name}" for name in REWARDS)}
     assert {types.pop(name) for name in rewards} == {"float32"}
@@ -223,6 +224,10 @@ def test_normalization_is_that_of_train_alone(bundle: Path) -> None:
         assert (values["min"], values["max"]) == (known.min(), known.max())
         assert values["p99"] == pytest.approx(known.quantile(0.99))
         assert values["constant"] == (known.nunique() == 1)
+    measured = train.loc[~train["reward_filled"], "reward"].astype(float)
+    assert 0 < found["reward"]["known_share"] == len(measured) / len(train) < 1
+    assert found["reward"]["mean"] == pytest.approx(measured.mean())
+    assert found["reward"]["std"] == pytest.approx(measured.std(ddof=0))
 
 
 def test_a_feature_that_was_never_known_has_no_numbers(tmp_path: Path, run: Run) -> None:

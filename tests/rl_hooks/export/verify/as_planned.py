@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.row import Outcome
+from rl_hooks.row import Intent, Outcome
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 from tests import builders
@@ -88,6 +88,11 @@ def sessions(planned: Plan) -> Any:
                 "cart_adds": int(number < carts),
                 "orders_placed": int(number < paid),
                 "orders_paid": int(number < paid),
+                "intent": Intent.PURCHASE
+                if number < paid
+                else Intent.ABANDON
+                if number < carts
+                else Intent.BROWSE_ONLY,
                 "outcome": Outcome.ENDED,
             }
             for number in range(SESSIONS)
