@@ -53,8 +53,8 @@ check: $(DEV) ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(DEV) ## measure recording and throughput, as ratios within one run; fails when a target is missed
-	@missed=0; for name in recording throughput; do $(BIN)/python -m benchmarks.$$name || missed=1; done; exit $$missed
+bench: $(DEV) ## measure recording, throughput and export, as ratios within one run; fails when a target is missed
+	@missed=0; for name in recording throughput export; do $(BIN)/python -m benchmarks.$$name || missed=1; done; exit $$missed
 
 lock: ## rewrite the lock files from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \

@@ -199,5 +199,6 @@ def in_order(batches: Iterable[Batch], more: Array, count: int) -> Iterator[Arra
 
 def _by_start(parts: Sequence[Array]) -> Array:
     rows = np.concatenate(parts)
-    rows = rows[np.argsort(rows["incarnation"], kind="stable")]  # between equals as `RequestLog.load` has it
-    return rows[np.argsort(rows["start_ns"], kind="stable")]
+    order = np.lexsort((rows["incarnation"], rows["start_ns"]))  # between equals as `RequestLog.load` has it
+    ordered: Array = rows[order]
+    return ordered
