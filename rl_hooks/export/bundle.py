@@ -77,11 +77,11 @@ def _swap(fresh: Path, out: Path, old: Path) -> None:
 
 
 def _write_files(data: Dataset, folder: Path) -> None:
+    parquet.write_parts(request_tables(data), folder / "data" / "requests" / "requests.parquet")
     for name in (split.TRAIN, split.VALIDATION):
         path = folder / "data" / "transitions" / f"{name}-00000-of-00001.parquet"
         parquet.write(parquet.transitions(data, name), path)
     parquet.write(parquet.transitions(data, split.EXCLUDED), folder / "data" / "excluded" / "excluded.parquet")
-    parquet.write_parts(request_tables(data), folder / "data" / "requests" / "requests.parquet")
     parquet.write(sample_table(data), folder / "data" / "samples" / "samples.parquet")
     episodes = pa.Table.from_pandas(data.episodes, preserve_index=False).replace_schema_metadata(None)
     parquet.write(episodes, folder / "episodes.parquet")

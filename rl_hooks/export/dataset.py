@@ -27,20 +27,17 @@ class RunSteps:
 
     run: Run
     plan: Plan
-    steps: steps.Steps
+    intervals: steps.Intervals
     offset: int  # row of its first step in the data set's frame
+    incomplete: int
 
     @property
     def run_id(self) -> str:
         return str(self.run.manifest["run_id"])
 
-    @property
-    def incomplete(self) -> int:
-        return self.steps.incomplete
-
     def rows_of(self, service: Array, start_ns: Array) -> npt.NDArray[np.int64]:
         """The row of the data set's frame that requests belong to, -1: none."""
-        found = self.steps.of(service, start_ns)
+        found = self.intervals.step_of(service, start_ns)
         return np.where(found >= 0, found + self.offset, -1)
 
 
@@ -81,7 +78,7 @@ def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
     offsets = np.cumsum([0, *(len(part.frame) for part in built)])
     return Dataset(
         runs=tuple(
-            RunSteps(run, plan, part, int(offset))
+            RunSteps(run, plan, part.intervals, int(offset), part.incomplete)
             for run, plan, part, offset in zip(runs, plans, built, offsets, strict=False)
         ),
         frame=frame,

@@ -20,6 +20,20 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """When each step of a run was in force."""
+
+    line: align.Timeline
+
+    def step_of(self, service: Array, start_ns: Array) -> Ints:
+        """The step in whose interval each request was sent, -1: none."""
+        kept = self.line.complete
+        place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last entry answers for -1
+        found: Ints = place[align.cohort_of(service, start_ns, self.line)]
+        return found
+
+
+@dataclass(frozen=True)
 class Steps:
     """n steps in order of service and time; `frame` row i belongs to row i of the two matrices."""
 
@@ -27,16 +41,9 @@ class Steps:
     observation: npt.NDArray[np.float32]  # (n, features)
     next_observation: npt.NDArray[np.float32]  # (n, features)
     all_rows: npt.NDArray[np.float32]  # (n, features) the observation with every row of every worker known
-    line: align.Timeline
+    intervals: Intervals
     spans: split.RequestSpans
     incomplete: int  # decisions without a step: their interval was not over when the run ended
-
-    def of(self, service: Array, start_ns: Array) -> Ints:
-        """The step in whose interval each request was sent, -1: none."""
-        kept = self.line.complete
-        place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last entry answers for -1
-        found: Ints = place[align.cohort_of(service, start_ns, self.line)]
-        return found
 
 
 def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
@@ -60,7 +67,7 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
         observation=seen.at[line.complete],
         next_observation=seen.after[line.complete],
         all_rows=seen.all_rows[line.complete],
-        line=line,
+        intervals=Intervals(line),
         spans=_spans(run, plan, found),
         incomplete=int((~line.complete).sum()),
     )

@@ -77,7 +77,7 @@ def test_requests_of_a_dropped_decision_belong_to_no_step() -> None:
     sent = requests({"start_ns": at(3)}, {"start_ns": at(4.5)})
     run = builders.run(PLAN, decisions=decided([0, 2, 4]), requests=sent, manifest={"ended_unix_ns": at(5)})
     built = steps.build(run, PLAN, exact_quantiles=False)
-    assert built.of(run.requests["service"], run.requests["start_ns"]).tolist() == [1, -1]
+    assert built.intervals.step_of(run.requests["service"], run.requests["start_ns"]).tolist() == [1, -1]
 
 
 def test_the_action_is_the_one_applied_to_most_requests() -> None:
