@@ -56,6 +56,8 @@ def irregular_run(seed: int, plan: Plan) -> Run:
     decided["t_ns"] += rng.integers(0, 4 * 10**8, len(decided)) + np.where(decided["tick"] > 60, 9 * 10**9, 0)
     decided["actuated"] = rng.random(len(decided)) > 0.1
     samples["received_ns"] += rng.integers(0, 5 * 10**9, len(samples))
+    exactly = np.searchsorted(decided["t_ns"], samples["received_ns"][::3]).clip(max=len(decided) - 1)
+    samples["received_ns"][::3] = decided["t_ns"][exactly]  # received at the very moment of a decision
     samples["t_ns"] -= np.where(rng.random(len(samples)) < 0.1, 3 * 10**9, 0)
     silent = (samples["t_ns"] > at(80)) & (samples["t_ns"] < at(100)) & (samples["service"] < 2)
     run.requests["duration_us"][::50] = 0
