@@ -191,14 +191,20 @@ def in_order(batches: Iterable[Batch], more: Array, count: int) -> Iterator[Arra
         if sum(len(part) for part in held) >= count:
             rows = _by_start(held)
             ready = int(rows["start_ns"].searchsorted(batch.complete_ns)) // count * count
-            yield from (rows[first : first + count] for first in range(0, ready, count))
-            held = [rows[ready:].copy()]
-    rows = _by_start(held)
+            held.append(rows[ready:].copy())
+            yield from _parts(rows[:ready], count)
+            del rows  # before the next ones are put in order
+    yield from _parts(_by_start(held), count)
+
+
+def _parts(rows: Array, count: int) -> Iterator[Array]:
     yield from (rows[first : first + count] for first in range(0, len(rows), count))
 
 
-def _by_start(parts: Sequence[Array]) -> Array:
+def _by_start(parts: list[Array]) -> Array:
+    """All rows in order of their start; `parts` is empty afterwards, so that they are in memory only once more."""
     rows = np.concatenate(parts)
+    parts.clear()
     order = np.lexsort((rows["incarnation"], rows["start_ns"]))  # between equals as `RequestLog.load` has it
     ordered: Array = rows[order]
     return ordered
