@@ -153,8 +153,9 @@ class RequestLog:
     def batches(self) -> Iterator[Batch]:
         """All requests, a batch at a time."""
         index = sorted(self._index, key=lambda stretch: stretch.first_start_ns)
-        for stretch, following in zip(index, [*index[1:], None], strict=True):
-            yield Batch(self._pieces(stretch), following.first_start_ns if following else NEVER_NS)
+        later_ns = [*(stretch.first_start_ns for stretch in index), NEVER_NS][1:]
+        for stretch, following_ns in zip(index, later_ns, strict=True):
+            yield Batch(self._pieces(stretch), following_ns)
 
     def load(self) -> Array:
         """All requests in memory, sorted by start; the order of writing decides between equals."""

@@ -35,6 +35,19 @@ def acting(root: str) -> set[tuple[str, str]]:
     return {(one["service"], one["kind"]) for one in faults}
 
 
+STARTED: list["subprocess.Popen[bytes]"] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind() -> Iterator[None]:
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    STARTED.clear()
+
+
 class Agent:
     """An agent of a run with these faults; the run's clock begins with `begin`."""
 
@@ -44,6 +57,7 @@ class Agent:
         create_run_folder(folder, {"run_id": "run", "scenario": "x", "faults": {**told, "list": listed}})
         self.folder, self.root = folder, root
         self.process = subprocess.Popen(AGENT, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        STARTED.append(self.process)
         self.tell(Orders(folder, injector, root, tuple(faults)).to_line())
 
     def tell(self, line: bytes) -> None:
@@ -65,10 +79,10 @@ class Agent:
 
 
 def test_faults_come_and_go_at_their_moments_and_are_written_down(sandbox: str, tmp_path: Path) -> None:
-    made = [fault(0, start_s=0.3, end_s=0.9), fault(1, kind="errors", value=0.2, start_s=0.6, end_s=1.5)]
+    made = [fault(0, start_s=0.5, end_s=4), fault(1, kind="errors", value=0.2, start_s=2, end_s=6)]
     agent = Agent(tmp_path / "run", sandbox, made)
     agent.begin()
-    wait_until(lambda: acting(sandbox) == {("cart-service", "latency")}, "the first acts")
+    wait_until(lambda: ("cart-service", "latency") in acting(sandbox), "the first acts")
     wait_until(lambda: ("cart-service", "errors") in acting(sandbox), "the second acts")
     wait_until(lambda: acting(sandbox) == set(), "both are over")
     code, said = agent.ended()
@@ -83,10 +97,10 @@ def test_faults_come_and_go_at_their_moments_and_are_written_down(sandbox: str, 
     )
     changes = agent.changes()
     assert [(one["what"], one["fault"], one["planned_s"]) for one in changes] == [
-        ("applied", 0, 0.3),
-        ("applied", 1, 0.6),
-        ("lifted", 0, 0.9),
-        ("lifted", 1, 1.5),
+        ("applied", 0, 0.5),
+        ("applied", 1, 2),
+        ("lifted", 0, 4),
+        ("lifted", 1, 6),
     ]
     for one in changes:  # never before its moment
         assert (one["t_ns"] - agent.began_ns) / 1e9 >= one["planned_s"]
