@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export import compiled
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.rewards import Cohorts
 from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, Ended, SentTable
@@ -127,9 +128,12 @@ class Tallies:
 def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tallies:
     """One pass over the requests. What it keeps grows with the decisions and with the requests of one window."""
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
-    ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles)
+    ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles, slide=compiled.slide if compiled.available() else None)
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
+        if compiled.available():
+            compiled.add(batch, ended, sent)
+            continue
         rows = Ended.of(batch)
         moments_passed = ended.add(rows.service, rows.end_ns, rows.duration_us, rows.failed, batch.complete_ns)
         sent.add(rows, moments_passed)

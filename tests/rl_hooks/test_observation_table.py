@@ -126,7 +126,7 @@ def test_what_is_held_does_not_grow_with_the_length_of_a_run() -> None:
     for tick in range(2000):
         ended = builders.START_NS + tick * 2 * 10**9 + np.arange(200) * 10**6
         table.add(np.zeros(200, np.int64), ended, np.full(200, 1000.0), np.empty(0, np.int64), int(ended[0]))
-        assert len(table._quantiles._key) + sum(len(key) for _, key in table._quantiles._waiting) <= 200 * (5 + 2 * 40)
+        assert len(table.quantiles._key) + sum(len(key) for _, key in table.quantiles._waiting) <= 200 * (5 + 2 * 40)
     assert table.windows()[0][-1, 0, 0] == 1000
 
 
