@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 Slide = Callable[[Ints, Array, Ints, Ints], Floats]
-"""Moves a histogram (services, buckets) on from moment to moment, and gives the quantiles (n, services, levels) at each.
+"""Moves a histogram (services, buckets) from moment to moment; gives the quantiles (n, services, levels) at each.
 
 Arguments: the histogram; keys of rows; n + 1 positions among them up to which rows have come into the histogram, before
 the first moment and at each; the same for those that are gone again.
@@ -71,7 +71,9 @@ class Cells:
 class CompletionTable:
     """Completions in, windows at n moments out."""
 
-    def __init__(self, moments_ns: Ints, spans: Spans, *, exact_quantiles: bool = False, slide: Slide | None = None) -> None:
+    def __init__(
+        self, moments_ns: Ints, spans: Spans, *, exact_quantiles: bool = False, slide: Slide | None = None
+    ) -> None:
         """`moments_ns` (n,) are in order and different; `slide` replaces what moves the histogram."""
         self._moments_ns = moments_ns
         self._spans = spans

@@ -128,7 +128,9 @@ class Tallies:
 def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tallies:
     """One pass over the requests. What it keeps grows with the decisions and with the requests of one window."""
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
-    ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles, slide=compiled.slide if compiled.available() else None)
+    ended = CompletionTable(
+        moments, spans_of(plan), exact_quantiles=exact_quantiles, slide=compiled.slide if compiled.available() else None
+    )
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
         if compiled.available():

@@ -149,9 +149,7 @@ def _count(
 _OCTAVE, _OCTAVES = histogram.BUCKETS_PER_OCTAVE, histogram.OCTAVES
 
 
-def _move(
-    counts: Any, key: Any, entered: Any, left: Any, levels: Any, low: Any, high: Any, total: Any
-) -> None:
+def _move(counts: Any, key: Any, entered: Any, left: Any, levels: Any, low: Any, high: Any, total: Any) -> None:
     """Buckets of the order statistics below and above each quantile, as `histogram.quantiles` finds them."""
     services = len(counts)
     octaves = np.zeros((services, _OCTAVES), np.int64)
