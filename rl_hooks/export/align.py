@@ -14,7 +14,7 @@ from rl_hooks.export.rewards import Cohorts
 from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, Ended, SentTable
 from rl_hooks.observation import FEATURES, Spans
 from rl_hooks.observation_table import Cells, CompletionTable, observations
-from rl_hooks.request_log import end_ns
+from rl_hooks.request_log import Batch, end_ns
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
@@ -133,13 +133,14 @@ def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tal
     )
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
-        if compiled.available():
-            compiled.add(batch, ended, sent)
-            continue
-        rows = Ended.of(batch)
-        moments_passed = ended.add(rows.service, rows.end_ns, rows.duration_us, rows.failed, batch.complete_ns)
-        sent.add(rows, moments_passed)
+        (compiled.add if fast else _add)(batch, ended, sent)
     return Tallies(moments, ended, sent)
+
+
+def _add(batch: Batch, ended: CompletionTable, sent: SentTable) -> None:
+    rows = Ended.of(batch)
+    moments_passed = ended.add(rows.service, rows.end_ns, rows.duration_us, rows.failed, batch.complete_ns)
+    sent.add(rows, moments_passed)
 
 
 def observe(run: Run, plan: Plan, line: Timeline, found: Tallies) -> Observed:

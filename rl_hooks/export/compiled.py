@@ -101,7 +101,7 @@ def _count(
 ) -> int:
     """How many rows were counted: all before the first one whose instance has no column in `served` yet."""
     services, told = answers.shape[1], answers.shape[2]
-    cell = -1
+    cell: Any = -1
     for row in range(len(rows)):
         service = np.int64(rows[row]["service"])
         ref = np.int64(rows[row]["instance_ref"])
@@ -129,7 +129,7 @@ def _count(
         if exact:
             keys[row] = service * DURATIONS + duration_us
         else:
-            bucket = (np.float64(duration_us).view(np.int64) >> _SHIFT) - _FIRST
+            bucket: Any = (np.float64(duration_us).view(np.int64) >> _SHIFT) - _FIRST  # as `histogram.bucket_of`
             keys[row] = service * _BUCKETS + max(bucket, 0)
         # By the start, which lies in the same interval or a few before.
         last = moments_passed[cell]
@@ -159,10 +159,10 @@ def _move(counts: Any, key: Any, entered: Any, left: Any, levels: Any, low: Any,
     for moment in range(len(entered) - 1):
         for change, places in ((1, entered), (-1, left)):
             for row in range(places[moment], places[moment + 1]):
-                service, bucket = np.int64(key[row]) // _BUCKETS, np.int64(key[row]) % _BUCKETS
-                counts[service, bucket] += change
-                if bucket:
-                    octaves[service, (bucket - 1) // _OCTAVE] += change
+                place = np.int64(key[row])
+                counts[place // _BUCKETS, place % _BUCKETS] += change
+                if place % _BUCKETS:
+                    octaves[place // _BUCKETS, (place % _BUCKETS - 1) // _OCTAVE] += change
         for service in range(services):
             rows = counts[service, 0] + octaves[service].sum()
             total[moment, service] = rows
