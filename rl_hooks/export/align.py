@@ -125,15 +125,21 @@ class Tallies:
     sent: SentTable  # by when they were sent
 
 
-def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tallies:
-    """One pass over the requests. What it keeps grows with the decisions and with the requests of one window."""
+def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool, use_compiled: bool | None = None) -> Tallies:
+    """One pass over the requests. What it keeps grows with the decisions and with the requests of one window.
+
+    `use_compiled`: with the compiled loops, which give the same bits; None: where they are worth it.
+    """
+    fast = compiled.worth_it(run.request_count) if use_compiled is None else use_compiled
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
-    ended = CompletionTable(
-        moments, spans_of(plan), exact_quantiles=exact_quantiles, slide=compiled.slide if compiled.available() else None
-    )
+    slide = compiled.slide if fast else None
+    ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles, slide=slide)
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
-        (compiled.add if fast else _add)(batch, ended, sent)
+        if fast:
+            compiled.add(batch, ended, sent)
+        else:
+            _add(batch, ended, sent)
     return Tallies(moments, ended, sent)
 
 

@@ -20,9 +20,14 @@ from rl_hooks.request_log import Batch
 Array = npt.NDArray[Any]
 
 
-@functools.cache
-def available() -> bool:
-    """Whether the compiled pass is used: numba is installed and works with this Python and numpy."""
+WORTH_ROWS = 5_000_000
+"""Loading numba and the compiled loops takes as long as the pass over so many rows saves."""
+
+
+def worth_it(rows: int) -> bool:
+    """Whether the compiled pass is used: for many rows, where numba is installed and works with this numpy."""
+    if rows < WORTH_ROWS:
+        return False
     try:
         import numba  # noqa: F401
     except ImportError:
