@@ -61,11 +61,15 @@ class Cells:
         cell -= low
         return slice(low, high + 1), cell, before
 
-    def before(self, sums: Array, t_ns: Array) -> Array:
-        """What lies before each of `t_ns`, which are edges; `sums` has one entry per cell."""
+    def before(self, sums: Array, t_ns: Array, *places: Array) -> Array:
+        """What lies before each of `t_ns`, which are edges; `sums` has one entry per cell, (cells, ...).
+
+        `places` choose one of the other dimensions for each of `t_ns`.
+        """
         running = np.zeros((len(sums) + 1, *sums.shape[1:]), sums.dtype)
         np.cumsum(sums, axis=0, out=running[1:])
-        return running[self.edges_ns.searchsorted(t_ns) + 1]
+        found: Array = running[(self.edges_ns.searchsorted(t_ns) + 1, *places)]
+        return found
 
 
 class CompletionTable:

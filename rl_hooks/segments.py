@@ -33,6 +33,7 @@ MAGIC = b"RLSEG\x00\x00\x01"
 OPEN, SEALED = ".open", ".seg"
 
 
+@functools.cache
 def layout_checksum(table: Table) -> int:
     """Identifies names, order and types of a table's columns, so that rows are never read with another layout."""
     return zlib.crc32(repr([(name, code) for name, code, _ in table.columns]).encode())

@@ -192,10 +192,7 @@ def _observation_row(run: Run, line: Timeline) -> Ints:
 
 def _of_cohorts(cells: Cells, sums: Array, line: Timeline) -> Array:
     """The sum over each decision's interval; `sums` is (cells, services, ...)."""
-    within: Array = (cells.before(sums, line.next_ns) - cells.before(sums, line.t_ns))[
-        np.arange(len(line.t_ns)), line.service
-    ]
-    return within
+    return cells.before(sums, line.next_ns, line.service) - cells.before(sums, line.t_ns, line.service)
 
 
 def cohorts(run: Run, plan: Plan, line: Timeline, sent: SentTable, sample_ns: Ints) -> Cohorts:

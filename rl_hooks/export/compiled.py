@@ -37,7 +37,7 @@ def worth_it(rows: int) -> bool:
 
 def add(batch: Batch, ended: CompletionTable, sent: SentTable) -> None:
     """Count the rows of a batch in both tables."""
-    cell = np.empty(len(batch), np.int64)
+    cell = np.empty(len(batch), np.int32)
     key = np.empty(len(batch), ended.quantiles.key_dtype)
     begin = 0
     for rows, ids in batch.pieces("instance"):
