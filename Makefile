@@ -46,7 +46,7 @@ test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
 test-formats: $(DEV) $(FORMATS) ## run the tests of the formats with their own libraries
 	$(BIN)/python -m pytest -m formats
 
-formats: $(FORMATS) ## install what the formats d4rl, d3rlpy and minari need
+formats: $(FORMATS) ## install what the formats d4rl, d3rlpy and minari need, and what makes the export faster
 
 check: $(DEV) ## lint, format and types
 	$(BIN)/ruff check .
@@ -62,7 +62,7 @@ lock: ## rewrite the lock files from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	echo torch | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 --extra formats --excludes /dev/stdin pyproject.toml -c requirements-dev.lock \
+		--python-version 3.11 --extra formats --extra fast --excludes /dev/stdin pyproject.toml -c requirements-dev.lock \
 		-o requirements-formats.lock
 
 clean: ## remove the environment and caches; runs and logs stay

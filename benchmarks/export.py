@@ -5,9 +5,10 @@
 Synthetic run folders of a million requests and of `--rows` are written first, in the recorder's own files. Measured is
 the way from them to the decision table: checking and reading every segment, windows and quantiles at every decision
 and at the end of its interval, cohorts, rewards, applied actions. Every measurement is a process of its own, and CPU
-time is counted from after the imports on. Ours and pandas' alternate on the same folder, so their ratio holds on a
-shared machine; pandas computes only the 60 s windows (rate, mean, error rate, three quantiles), from columns that are
-in memory already, over the first `PANDAS_ROWS` requests.
+time is counted from after the imports on. Where numba is installed (extra `fast`) the compiled loops of the pass are
+loaded before, and what that took is printed apart. Ours and pandas' alternate on the same folder, so their ratio holds
+on a shared machine; pandas computes only the 60 s windows (rate, mean, error rate, three quantiles), from columns that
+are in memory already, over the first `PANDAS_ROWS` requests.
 """
 
 import argparse
@@ -17,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ import pandas as pd
 
 from benchmarks.made_run import WINDOW_S, make_run
 from rl_hooks.decision import SERVICES
-from rl_hooks.export import align, steps
+from rl_hooks.export import align, compiled, steps
 from rl_hooks.observation import FEATURE_INDEX
 from rl_hooks.run_reader import Run, read_run
+from rl_hooks.segments import checksum_function
 from scenario.plan import Plan
 
 SMALL_ROWS, PANDAS_ROWS = 1_000_000, 800_000
@@ -77,6 +78,8 @@ def _measured(small: Path, large: Path, rounds: int) -> dict[str, float]:
             f"(reading and checking {table['read_ns_per_row']:.0f}, of it checksums {table['crc_ns_per_row']:.0f}), "
             f"{table['wall_s']:.1f} s wall, {table['peak_mb']:.0f} MB; pandas {pandas['ns_per_row']:.0f} ns a row"
         )
+    loaded = [f"{table['load_s']:.1f}" for table in ours]
+    print(f"the pass: {f'compiled; loading or compiling it took {loaded} s CPU' if ours[0]['load_s'] else 'numpy'}")
     print(f"{few['rows']:.0f} requests: {few['ns_per_row']:.0f} ns CPU a row, {few['peak_mb']:.0f} MB")
     return {
         "rows per second and core (millions)": 1000 / statistics.median(table["ns_per_row"] for table in ours),
@@ -108,6 +111,7 @@ def _in_own_process(what: str, folder: Path) -> dict[str, float]:
 
 def _table(folder: Path) -> dict[str, float]:
     """Our way, from the folder to the decision table."""
+    load_s = _load_compiled() if compiled.worth_it(compiled.WORTH_ROWS) else 0.0  # whatever the size, for its memory
     wall_s, cpu_ns = time.perf_counter(), time.process_time_ns()
     run = read_run(folder)
     read_ns = time.process_time_ns() - cpu_ns
@@ -120,9 +124,21 @@ def _table(folder: Path) -> dict[str, float]:
         "ns_per_row": cpu_ns / rows,
         "read_ns_per_row": read_ns / rows,
         "wall_s": wall_s,
+        "load_s": load_s,
         "peak_mb": peak_mb,
         "crc_ns_per_row": _crc_ns(folder) / rows,
     }
+
+
+def _load_compiled() -> float:
+    """Load the compiled loops, or compile them if no cache has them, with a small run; the CPU seconds it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = read_run(make_run(Path(folder) / "tiny", 1000, rps=_rps(1000)))
+        plan = Plan.from_json(run.manifest["plan"])
+        line = align.timeline(run, plan)
+        cpu_ns = time.process_time_ns()
+        align.observe(run, plan, line, align.tally(run, plan, line, exact_quantiles=False, use_compiled=True))
+        return (time.process_time_ns() - cpu_ns) / 1e9
 
 
 def _pandas(folder: Path) -> dict[str, float]:
@@ -237,9 +253,9 @@ def _crc_ns(folder: Path) -> float:
     """What only the checksums cost."""
     spent = 0
     for file in sorted((folder / "requests").iterdir()):
-        content = file.read_bytes()
+        content, checksum = memoryview(file.read_bytes()), checksum_function()
         began = time.process_time_ns()
-        zlib.crc32(content)
+        checksum(content)
         spent += time.process_time_ns() - began
     return float(spent)
 

@@ -16,8 +16,8 @@ Ints = npt.NDArray[np.int64]
 BUCKETS_PER_OCTAVE = 64
 OCTAVES = 32  # durations are unsigned 32-bit microseconds
 BUCKETS = 1 + OCTAVES * BUCKETS_PER_OCTAVE  # bucket 0 is the duration 0
-_MANTISSA_SHIFT = 52 - 6  # keeps the six leading bits of a double's mantissa: 64 steps per octave
-_ONE = 1023 << 6  # the same bits of 1.0
+MANTISSA_SHIFT = 52 - 6  # keeps the six leading bits of a double's mantissa: 64 steps per octave
+ONE = 1023 << 6  # the same bits of 1.0
 
 
 def bucket_of(duration_us: npt.NDArray[Any]) -> Ints:
@@ -26,8 +26,8 @@ def bucket_of(duration_us: npt.NDArray[Any]) -> Ints:
     >>> bucket_of(np.array([0, 1, 64, 65, 128])).tolist()
     [0, 1, 385, 386, 449]
     """
-    bucket: Ints = np.asarray(duration_us, np.float64).view(np.int64) >> _MANTISSA_SHIFT
-    bucket -= _ONE - 1
+    bucket: Ints = np.asarray(duration_us, np.float64).view(np.int64) >> MANTISSA_SHIFT
+    bucket -= ONE - 1
     np.maximum(bucket, 0, out=bucket)  # the bits of 0 are 0
     return bucket
 
@@ -61,8 +61,14 @@ def quantiles(counts: npt.NDArray[Any], levels: Floats) -> Floats:
     # The rank above is mostly in the same bucket.
     other = np.flatnonzero(np.ceil(rank).ravel() >= next_rank)
     high[other], _ = _bucket_at(octaves, below_octave, row[other], below.ravel()[other] + 1)
-    low_us, high_us = VALUE_US[low].reshape(rank.shape), VALUE_US[high].reshape(rank.shape)
-    return np.where(total[:, None] > 0, low_us + (rank - below) * (high_us - low_us), np.nan)
+    return between(low.reshape(rank.shape), high.reshape(rank.shape), total, levels)
+
+
+def between(low: Ints, high: Ints, total: Ints, levels: Floats) -> Floats:
+    """Quantiles from the buckets (..., levels) of their two neighbouring order statistics among `total` (...)."""
+    rank = (np.maximum(total, 1) - 1)[..., None] * levels
+    low_us, high_us = VALUE_US[low], VALUE_US[high]
+    return np.where(total[..., None] > 0, low_us + (rank - np.floor(rank)) * (high_us - low_us), np.nan)
 
 
 def _bucket_at(octaves: npt.NDArray[Any], below_octave: npt.NDArray[Any], row: Ints, rank: Ints) -> tuple[Ints, Ints]:

@@ -9,7 +9,8 @@ they do not depend on the order of the rows; only the histogram needs to know un
 numbers mean is defined in `observation.features` alone, and the tests hold both ways equal bit for bit.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,15 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+Slide = Callable[[Ints, Array, Ints, Ints], Floats]
+"""Moves a histogram (services, buckets) from moment to moment; gives the quantiles (n, services, levels) at each.
+
+Arguments: the histogram; keys of rows; n + 1 positions among them up to which rows have come into the histogram, before
+the first moment and at each; the same for those that are gone again.
+"""
+
 _SNAPSHOTS = 16  # moments whose quantiles are read together
-_DURATIONS = 1 << 32  # of whole microseconds
+DURATIONS = 1 << 32  # of whole microseconds
 _NEVER_NS = np.iinfo(np.int64).max
 _SAMPLES = 4096  # samples that are summarized together
 
@@ -53,27 +61,33 @@ class Cells:
         cell -= low
         return slice(low, high + 1), cell, before
 
-    def before(self, sums: Array, t_ns: Array) -> Array:
-        """What lies before each of `t_ns`, which are edges; `sums` has one entry per cell."""
+    def before(self, sums: Array, t_ns: Array, *places: Array) -> Array:
+        """What lies before each of `t_ns`, which are edges; `sums` has one entry per cell, (cells, ...).
+
+        `places` choose one of the other dimensions for each of `t_ns`.
+        """
         running = np.zeros((len(sums) + 1, *sums.shape[1:]), sums.dtype)
         np.cumsum(sums, axis=0, out=running[1:])
-        return running[self.edges_ns.searchsorted(t_ns) + 1]
+        found: Array = running[(self.edges_ns.searchsorted(t_ns) + 1, *places)]
+        return found
 
 
 class CompletionTable:
     """Completions in, windows at n moments out."""
 
-    def __init__(self, moments_ns: Ints, spans: Spans, *, exact_quantiles: bool = False) -> None:
-        """`moments_ns` (n,) are in order and different."""
+    def __init__(
+        self, moments_ns: Ints, spans: Spans, *, exact_quantiles: bool = False, slide: Slide | None = None
+    ) -> None:
+        """`moments_ns` (n,) are in order and different; `slide` replaces what moves the histogram."""
         self._moments_ns = moments_ns
         self._spans = spans
         lefts = [moments_ns - length for length in spans.lengths_ns]
-        self._cells = Cells(np.unique(np.concatenate((moments_ns, *lefts))))
-        self._moments_passed = moments_ns.searchsorted(np.append(-_NEVER_NS, self._cells.edges_ns), "right")
-        self._count = np.zeros((len(self._cells), len(SERVICES)), np.int64)
-        self._failed = np.zeros_like(self._count)
-        self._sum_us = np.zeros((len(self._cells), len(SERVICES)))
-        self._quantiles = _SlidingQuantiles(self._cells, moments_ns, spans.window_ns, exact=exact_quantiles)
+        self.cells = Cells(np.unique(np.concatenate((moments_ns, *lefts))))
+        self.moments_passed = moments_ns.searchsorted(np.append(-_NEVER_NS, self.cells.edges_ns), "right")
+        self.count = np.zeros((len(self.cells), len(SERVICES)), np.int64)
+        self.failed = np.zeros_like(self.count)
+        self.sum_us = np.zeros((len(self.cells), len(SERVICES)))
+        self.quantiles = _SlidingQuantiles(self.cells, moments_ns, spans.window_ns, exact_quantiles, slide)
 
     def add(self, service: Ints, end_ns: Ints, duration_us: Floats, failed: Ints, complete_ns: int) -> Ints:
         """Requests that ended, and which of them failed (their positions).
@@ -81,64 +95,68 @@ class CompletionTable:
         All others that end before `complete_ns` were added before or are among them. Returns how many moments lie at or
         before each end.
         """
-        cells, cell = self._cells.of(end_ns)
+        cells, cell = self.cells.of(end_ns)
         place = cell * len(SERVICES)
         place += service
         shape = (cells.stop - cells.start, len(SERVICES))
         size = shape[0] * shape[1]
         count = np.bincount(place, minlength=size).reshape(shape)
-        self._count[cells] += count
-        self._failed[cells] += np.bincount(place[failed], minlength=size).reshape(shape)
-        self._sum_us[cells] += np.bincount(place, duration_us, size).reshape(shape)
+        self.count[cells] += count
+        self.failed[cells] += np.bincount(place[failed], minlength=size).reshape(shape)
+        self.sum_us[cells] += np.bincount(place, duration_us, size).reshape(shape)
         cell += cells.start
-        self._quantiles.add(cell, cells, count.sum(axis=1), service, duration_us, complete_ns)
-        return self._moments_passed.take(cell)
+        self.quantiles.rows[cells.start + 1 : cells.stop + 1] += count.sum(axis=1)
+        self.quantiles.add(cell, self.quantiles.keys(service, duration_us), complete_ns)
+        return self.moments_passed.take(cell)
 
     def windows(self) -> tuple[Floats, Floats, Floats]:
         """Completions, how many of them failed, and the sum of their durations (us): each (n, windows, services)."""
-        count, failed = self._inside(self._count), self._inside(self._failed)
-        return count.astype(np.float64), failed.astype(np.float64), self._inside(self._sum_us)
+        count, failed = self._inside(self.count), self._inside(self.failed)
+        return count.astype(np.float64), failed.astype(np.float64), self._inside(self.sum_us)
 
     def ended(self) -> Ints:
         """All completions before each moment, (n, services)."""
-        return self._cells.before(self._count, self._moments_ns)
+        return self.cells.before(self.count, self._moments_ns)
 
     def quantiles_us(self) -> Floats:
         """Of the longest window, (n, services, levels). Call it when everything was added."""
-        return self._quantiles.finish()
+        return self.quantiles.finish()
 
     def _inside(self, sums: Array) -> Array:
-        until = self._cells.before(sums, self._moments_ns)
-        lefts = [self._cells.before(sums, self._moments_ns - length) for length in self._spans.lengths_ns]
+        until = self.cells.before(sums, self._moments_ns)
+        lefts = [self.cells.before(sums, self._moments_ns - length) for length in self._spans.lengths_ns]
         return np.stack([until - left for left in lefts], axis=1)
 
 
 class _SlidingQuantiles:
     """A histogram of the window of each moment, made from the one before; holds the rows of one window."""
 
-    def __init__(self, cells: Cells, moments_ns: Ints, window_ns: int, *, exact: bool) -> None:
+    def __init__(self, cells: Cells, moments_ns: Ints, window_ns: int, exact: bool, slide: Slide | None) -> None:
         self._moments_ns = moments_ns
-        self._exact = exact
+        self.exact = exact
+        self._slide = slide or self._slide_in_blocks
         # A row is in the window of a moment from cell `first` on, up to and without cell `end`.
         self._end = cells.edges_ns.searchsorted(moments_ns) + 1
         self._first = cells.edges_ns.searchsorted(moments_ns - window_ns) + 1
-        self._rows = np.zeros(len(cells) + 1, np.int64)  # in each cell, behind a zero
+        self.rows = np.zeros(len(cells) + 1, np.int64)  # in each cell, behind a zero
         self._waiting: list[tuple[Array, Array]] = []  # (cell, key) of rows that later moments ask for, cells in order
-        self._key = np.empty(0, np.int64 if exact else np.uint16)  # of the held rows, in order of their cells
+        self.key_dtype = np.dtype(np.int64 if exact else np.uint16)
+        self._key = np.empty(0, self.key_dtype)  # of the held rows, in order of their cells
         self._forgotten = 0  # how many rows lie before those
         self._entered = self._left = 0  # how many rows have come into the histogram, and gone again
-        self._counts = np.zeros(len(SERVICES) * histogram.BUCKETS, np.int64)
-        self._snapshots = np.empty((_SNAPSHOTS, len(self._counts)), np.int32)
+        self._counts = np.zeros((len(SERVICES), histogram.BUCKETS), np.int64)
+        self._snapshots = np.empty((_SNAPSHOTS, *self._counts.shape), np.int32)
         self._done = 0
         self._found = np.full((len(moments_ns), len(SERVICES), len(QUANTILE_LEVELS)), np.nan)
 
-    def add(self, cell: Ints, cells: slice, rows: Ints, service: Ints, duration_us: Floats, complete_ns: int) -> None:
-        """Rows and the cells of each; `rows` is their number in each of `cells`."""
-        self._rows[cells.start + 1 : cells.stop + 1] += rows
-        if self._exact:
-            key = service * _DURATIONS + duration_us.astype(np.int64)
-        else:
-            key = (histogram.bucket_of(duration_us) + service * histogram.BUCKETS).astype(np.uint16)
+    def keys(self, service: Ints, duration_us: Floats) -> Array:
+        """What the rows are held by."""
+        if self.exact:
+            return service * DURATIONS + duration_us.astype(np.int64)
+        return (histogram.bucket_of(duration_us) + service * histogram.BUCKETS).astype(self.key_dtype)
+
+    def add(self, cell: Ints, key: Array, complete_ns: int) -> None:
+        """Rows by the cell and the key of each; they are counted in `rows` already."""
         order = slice(None) if (cell[1:] >= cell[:-1]).all() else np.argsort(cell, kind="stable")
         self._waiting.append((cell[order], key[order]))
         # Waiting for some moments together spares most of the cost of each.
@@ -155,12 +173,18 @@ class _SlidingQuantiles:
         if ready == self._done:
             return
         self._take(int(self._end[ready - 1]))
-        before = np.cumsum(self._rows[: self._end[ready - 1] + 1])
-        entered = (before[self._end[self._done : ready]] - self._forgotten).tolist()
-        left = (before[self._first[self._done : ready]] - self._forgotten).tolist()
-        (self._select if self._exact else self._slide)(entered, left)
+        before = np.cumsum(self.rows[: self._end[ready - 1] + 1])
+        entered = before[self._end[self._done : ready]] - self._forgotten
+        left = before[self._first[self._done : ready]] - self._forgotten
+        if self.exact:
+            self._select(entered.tolist(), left.tolist())
+        else:
+            done, gone = self._entered - self._forgotten, self._left - self._forgotten
+            moves = np.append(done, entered), np.append(gone, left)
+            self._found[self._done : ready] = self._slide(self._counts, self._key, *moves)
+            self._entered, self._left = int(before[self._end[ready - 1]]), int(before[self._first[ready - 1]])
         self._key = self._key[left[-1] :]
-        self._forgotten += left[-1]
+        self._forgotten += int(left[-1])
         self._done = ready
 
     def _take(self, end: int) -> None:
@@ -177,23 +201,23 @@ class _SlidingQuantiles:
             order = np.argsort(np.concatenate(cells), kind="stable")
             self._key = np.append(self._key, np.concatenate(keys)[order])
 
-    def _slide(self, entered: list[int], left: list[int]) -> None:
-        done, gone = self._entered - self._forgotten, self._left - self._forgotten
-        for first in range(0, len(entered), _SNAPSHOTS):
-            block = range(first, min(first + _SNAPSHOTS, len(entered)))
-            for number, moment in enumerate(block):
-                np.add.at(self._counts, self._key[done : entered[moment]].astype(np.intp), 1)
-                np.add.at(self._counts, self._key[gone : left[moment]].astype(np.intp), -1)
-                done, gone = entered[moment], left[moment]
-                self._snapshots[number] = self._counts
+    def _slide_in_blocks(self, counts: Ints, key: Array, entered: Ints, left: Ints) -> Floats:
+        """A `Slide` in numpy."""
+        flat, found = counts.reshape(-1), []
+        moves = list(zip(itertools.pairwise(entered.tolist()), itertools.pairwise(left.tolist()), strict=True))
+        for first in range(0, len(moves), _SNAPSHOTS):
+            block = moves[first : first + _SNAPSHOTS]
+            for number, (come, go) in enumerate(block):
+                np.add.at(flat, key[slice(*come)].astype(np.intp), 1)
+                np.add.at(flat, key[slice(*go)].astype(np.intp), -1)
+                self._snapshots[number] = counts
             rows = self._snapshots[: len(block)].reshape(-1, histogram.BUCKETS)
-            found = histogram.quantiles(rows, QUANTILE_LEVELS).reshape(len(block), len(SERVICES), -1)
-            self._found[self._done + first : self._done + first + len(block)] = found
-        self._entered, self._left = done + self._forgotten, gone + self._forgotten
+            found.append(histogram.quantiles(rows, QUANTILE_LEVELS).reshape(len(block), len(SERVICES), -1))
+        return np.concatenate(found)
 
     def _select(self, entered: list[int], left: list[int]) -> None:
         for moment, (begin, end) in enumerate(zip(left, entered, strict=True)):
-            service, duration_us = np.divmod(self._key[begin:end], _DURATIONS)
+            service, duration_us = np.divmod(self._key[begin:end], DURATIONS)
             for index in range(len(SERVICES)):
                 mine = duration_us[service == index]
                 if len(mine):

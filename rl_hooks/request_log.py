@@ -67,6 +67,11 @@ class Batch:
                 first += len(rows)
         return found
 
+    def pieces(self, kind: str) -> Iterator[tuple[Array, Array | None]]:
+        """The rows where they lie, with the common ids of one kind of name; None: the rows have common ones."""
+        for piece in self._pieces:
+            yield piece.rows, None if piece.ids is None else piece.ids[kind]
+
     def structured(self) -> Array:
         """All columns, as rows of DTYPE."""
         table = np.empty(len(self), DTYPE)

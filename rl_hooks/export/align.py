@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export import compiled
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.rewards import Cohorts
 from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, Ended, SentTable
 from rl_hooks.observation import FEATURES, Spans
 from rl_hooks.observation_table import Cells, CompletionTable, observations
-from rl_hooks.request_log import end_ns
+from rl_hooks.request_log import Batch, end_ns
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 
@@ -124,16 +125,28 @@ class Tallies:
     sent: SentTable  # by when they were sent
 
 
-def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool) -> Tallies:
-    """One pass over the requests. What it keeps grows with the decisions and with the requests of one window."""
+def tally(run: Run, plan: Plan, line: Timeline, *, exact_quantiles: bool, use_compiled: bool | None = None) -> Tallies:
+    """One pass over the requests. What it keeps grows with the decisions and with the requests of one window.
+
+    `use_compiled`: with the compiled loops, which give the same bits; None: where they are worth it.
+    """
+    fast = compiled.worth_it(run.request_count) if use_compiled is None else use_compiled
     moments = np.unique(np.concatenate((line.t_ns, line.next_ns)))
-    ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles)
+    slide = compiled.slide if fast else None
+    ended = CompletionTable(moments, spans_of(plan), exact_quantiles=exact_quantiles, slide=slide)
     sent = SentTable(moments, plan.slo_ms, len(run.names["instance"]))
     for batch in run.batches():
-        rows = Ended.of(batch)
-        moments_passed = ended.add(rows.service, rows.end_ns, rows.duration_us, rows.failed, batch.complete_ns)
-        sent.add(rows, moments_passed)
+        if fast:
+            compiled.add(batch, ended, sent)
+        else:
+            _add(batch, ended, sent)
     return Tallies(moments, ended, sent)
+
+
+def _add(batch: Batch, ended: CompletionTable, sent: SentTable) -> None:
+    rows = Ended.of(batch)
+    moments_passed = ended.add(rows.service, rows.end_ns, rows.duration_us, rows.failed, batch.complete_ns)
+    sent.add(rows, moments_passed)
 
 
 def observe(run: Run, plan: Plan, line: Timeline, found: Tallies) -> Observed:
@@ -179,10 +192,7 @@ def _observation_row(run: Run, line: Timeline) -> Ints:
 
 def _of_cohorts(cells: Cells, sums: Array, line: Timeline) -> Array:
     """The sum over each decision's interval; `sums` is (cells, services, ...)."""
-    within: Array = (cells.before(sums, line.next_ns) - cells.before(sums, line.t_ns))[
-        np.arange(len(line.t_ns)), line.service
-    ]
-    return within
+    return cells.before(sums, line.next_ns, line.service) - cells.before(sums, line.t_ns, line.service)
 
 
 def cohorts(run: Run, plan: Plan, line: Timeline, sent: SentTable, sample_ns: Ints) -> Cohorts:

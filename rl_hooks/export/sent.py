@@ -56,26 +56,26 @@ class SentTable:
         """`instances` is the number of instance refs of the run."""
         self.cells = Cells(moments_ns)
         by_service = (len(self.cells), len(SERVICES))
-        self._answers = np.zeros((*by_service, _TOLD, _CLASSES), np.int32)
+        self.answers = np.zeros((*by_service, _TOLD, _CLASSES), np.int32)
         self.ok_us = np.zeros(by_service)
         self.last_end_ns = np.full(len(self.cells), _NEVER)  # of those that ended in a later cell
-        self._satisfied_us = _whole_us(slo_ms, 1.0)
-        self._tolerated_us = _whole_us(slo_ms, TOLERATED_SLO)
-        self._instances = instances
-        self._place = np.full(len(SERVICES) * instances, -1)  # (service, instance ref) -> column of `_served`
-        self._place[::instances] = 0  # column 0: no instance was named
-        self._served = np.zeros((*by_service, 1), np.int32)
+        self.satisfied_us = _whole_us(slo_ms, 1.0)
+        self.tolerated_us = _whole_us(slo_ms, TOLERATED_SLO)
+        self.instances = instances
+        self.column = np.full(len(SERVICES) * instances, -1)  # (service, instance ref) -> column of `requests_served`
+        self.column[::instances] = 0  # column 0: no instance was named
+        self.requests_served = np.zeros((*by_service, 1), np.int32)
 
     @property
     def classes(self) -> Ints:
         """(cells, services, FAILED ... LATE)"""
-        found: Ints = self._answers.sum(axis=2, dtype=np.int64)
+        found: Ints = self.answers.sum(axis=2, dtype=np.int64)
         return found
 
     @property
     def actions(self) -> Ints:
         """(cells, services, actions + 1) Applied actions; the last: not told."""
-        found: Ints = self._answers.sum(axis=3, dtype=np.int64)
+        found: Ints = self.answers.sum(axis=3, dtype=np.int64)
         return found
 
     def add(self, ended: Ended, moments_passed: Ints) -> None:
@@ -90,8 +90,8 @@ class SentTable:
         self.ok_us[cells] -= np.bincount(sender[failed], duration_us[failed], size).reshape(shape)
         np.maximum.at(self.last_end_ns[cells], cell[over], ended.end_ns[over])
         self._add_served(cells, sender, service, ended.instance_ref)
-        late = np.flatnonzero(duration_us > self._satisfied_us.take(service))
-        later = late[duration_us[late] > self._tolerated_us[service[late]]]
+        late = np.flatnonzero(duration_us > self.satisfied_us.take(service))
+        later = late[duration_us[late] > self.tolerated_us[service[late]]]
         sender *= _TOLD * _CLASSES
         place = _PLACE.take(ended.applied)
         place += sender
@@ -100,40 +100,40 @@ class SentTable:
         place[later] += LATE - TOLERATED
         place[failed] = unfulfilled
         answers = np.bincount(place, minlength=size * _TOLD * _CLASSES)
-        self._answers[cells] += answers.reshape(*shape, _TOLD, _CLASSES)
+        self.answers[cells] += answers.reshape(*shape, _TOLD, _CLASSES)
 
     def served(self, place: Ints) -> Ints:
         """Requests per instance, (cells, services, instances of a service); `place` as `instance_places` gives it."""
-        table = np.zeros((*self._served.shape[:2], int(place.max(initial=0)) + 1), np.int64)
+        table = np.zeros((*self.requests_served.shape[:2], int(place.max(initial=0)) + 1), np.int64)
         for service, instance in zip(*np.nonzero(self.named), strict=True):
-            column = self._place[service * self._instances + instance]
-            table[:, service, place[service, instance]] = self._served[:, service, column]
+            column = self.column[service * self.instances + instance]
+            table[:, service, place[service, instance]] = self.requests_served[:, service, column]
         return table
 
     @property
     def named(self) -> npt.NDArray[np.bool_]:
         """(services, instance refs) Which instances served which service."""
-        return (self._place > 0).reshape(len(SERVICES), self._instances)
+        return (self.column > 0).reshape(len(SERVICES), self.instances)
 
     def _add_served(self, cells: slice, sender: Ints, service: Ints, instance_ref: Array) -> None:
-        instance = service * self._instances
+        instance = service * self.instances
         instance += instance_ref
-        column = self._place.take(instance)
+        column = self.column.take(instance)
         if column.min() < 0:
-            self._make_room(np.unique(instance[column < 0]))
-            column = self._place.take(instance)
-        width = self._served.shape[2]
+            for unseen in np.unique(instance[column < 0]).tolist():
+                self.make_room(unseen)
+            column = self.column.take(instance)
+        width = self.requests_served.shape[2]
         shape = (cells.stop - cells.start, len(SERVICES), width)
         column += sender * width
-        self._served[cells] += np.bincount(column, minlength=shape[0] * shape[1] * width).reshape(shape)
+        self.requests_served[cells] += np.bincount(column, minlength=shape[0] * shape[1] * width).reshape(shape)
 
-    def _make_room(self, instances: Ints) -> None:
-        """Columns for instances that were not seen before; those of different services share columns."""
-        for instance in instances.tolist():
-            first = instance // self._instances * self._instances
-            self._place[instance] = self._place[first : first + self._instances].max() + 1
-        missing = int(self._place.max()) + 1 - self._served.shape[2]
-        self._served = np.pad(self._served, ((0, 0), (0, 0), (0, max(missing, 0))))
+    def make_room(self, instance: int) -> None:
+        """A column for (service, instance ref) that was not seen before; those of different services share columns."""
+        first = instance // self.instances * self.instances
+        self.column[instance] = self.column[first : first + self.instances].max() + 1
+        missing = int(self.column.max()) + 1 - self.requests_served.shape[2]
+        self.requests_served = np.pad(self.requests_served, ((0, 0), (0, 0), (0, max(missing, 0))))
 
 
 def _whole_us(slo_ms: Mapping[str, float], times: float) -> Floats:

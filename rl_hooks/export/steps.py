@@ -121,14 +121,15 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
 def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
     decisions = run.decisions[line.row]
     applied = align.applied(run, line, sent)
-    policy = np.array(run.names["policy"], object)[decisions["policy_ref"]]
+    policies = run.names["policy"]
+    kinds = np.array([re.split(r"[:(]", name)[0] for name in policies], object)
     return {
         "action": applied.action,
         "action_name": np.array(ACTIONS, object)[applied.action],
         "propensity": np.where(applied.valid, decisions["propensity"], np.nan).astype(np.float32),
         **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(len(ACTIONS))},
-        "logging_policy": np.array([re.split(r"[:(]", name)[0] for name in policy], object),
-        "policy_version": policy,
+        "logging_policy": kinds[decisions["policy_ref"]],
+        "policy_version": np.array(policies, object)[decisions["policy_ref"]],
         "action_requested": decisions["action"].astype(np.int64),
         "applied_share": applied.share.astype(np.float32),
         "action_differs": ~applied.valid,

@@ -1,5 +1,7 @@
 """Both ways to an observation give the same bits: many moments at once, and one after the other."""
 
+import importlib.util
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from rl_hooks import request_log
 from rl_hooks.decision import SERVICES
-from rl_hooks.export import align
+from rl_hooks.export import align, compiled
 from rl_hooks.observation import Observation, ObservationWindow, Spans
 from rl_hooks.observation_table import Cells, CompletionTable
 from rl_hooks.request_log import end_ns
@@ -20,6 +22,11 @@ from scenario.plan import Plan
 from tests import builders
 from tests.builders import at
 
+NO_NUMBA = pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None, reason="numba is not installed; `make formats` installs it"
+)
+COMPILED = pytest.param(True, marks=[pytest.mark.formats, NO_NUMBA], id="compiled")
+PASSES = pytest.mark.parametrize("use_compiled", [pytest.param(False, id="numpy"), COMPILED])
 SPANS = Spans(window_ns=10 * 10**9, interval_ns=2 * 10**9)
 
 
@@ -37,9 +44,11 @@ def one_after_the_other(run: Run, plan: Plan, line: align.Timeline, exact: bool)
     return {moment: window.observe(moment) for moment in moments}
 
 
-def assert_both_ways_agree(run: Run, plan: Plan, exact: bool) -> None:
+def assert_both_ways_agree(run: Run, plan: Plan, exact: bool, use_compiled: bool) -> None:
     line = align.timeline(run, plan)
-    seen = align.observe(run, plan, line, align.tally(run, plan, line, exact_quantiles=exact))
+    seen = align.observe(
+        run, plan, line, align.tally(run, plan, line, exact_quantiles=exact, use_compiled=use_compiled)
+    )
     expected = one_after_the_other(run, plan, line, exact)
     times = zip(line.service, line.t_ns.tolist(), line.next_ns.tolist(), strict=True)
     for row, (service, t_ns, next_ns) in enumerate(times):
@@ -67,20 +76,22 @@ def irregular_run(seed: int, plan: Plan) -> Run:
     return replace(run, samples=kept, in_flight=lost)
 
 
+@PASSES
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("window_s", [10.0, 5.0])  # of 5 s: shorter than five intervals
 @pytest.mark.parametrize("seed", range(2))
 def test_many_moments_at_once_give_the_bits_of_one_after_the_other(
-    seed: int, window_s: float, exact: bool, monkeypatch: pytest.MonkeyPatch
+    seed: int, window_s: float, exact: bool, use_compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_log, "BATCH_ROWS", 100)
     plan = builders.plan(seed=seed, window_s=window_s)
-    assert_both_ways_agree(irregular_run(seed, plan), plan, exact)
+    assert_both_ways_agree(irregular_run(seed, plan), plan, exact, use_compiled)
 
 
+@PASSES
 @pytest.mark.parametrize("exact", [False, True])
 def test_rows_of_several_processes_in_no_order_give_the_same_bits(
-    exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exact: bool, use_compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_log, "BATCH_ROWS", 64)
     plan = builders.plan()
@@ -96,7 +107,7 @@ def test_rows_of_several_processes_in_no_order_give_the_same_bits(
     assert run.losses == ()
     assert run.request_count == len(source.requests)
     assert len(run.in_flight) == 0  # every process closed in order
-    assert_both_ways_agree(run, plan, exact)
+    assert_both_ways_agree(run, plan, exact, use_compiled)
     names = np.array(run.names["instance"], object)
     assert list(names[run.requests["instance_ref"]]) == list(
         np.array(source.names["instance"], object)[source.requests["instance_ref"]]
@@ -128,7 +139,7 @@ def test_what_is_held_does_not_grow_with_the_length_of_a_run() -> None:
     for tick in range(2000):
         ended = builders.START_NS + tick * 2 * 10**9 + np.arange(200) * 10**6
         table.add(np.zeros(200, np.int64), ended, np.full(200, 1000.0), np.empty(0, np.int64), int(ended[0]))
-        assert len(table._quantiles._key) + sum(len(key) for _, key in table._quantiles._waiting) <= 200 * (5 + 2 * 40)
+        assert len(table.quantiles._key) + sum(len(key) for _, key in table.quantiles._waiting) <= 200 * (5 + 2 * 40)
     assert table.windows()[0][-1, 0, 0] == 1000
 
 
@@ -151,3 +162,40 @@ def test_an_empty_service_has_no_quantile_and_no_requests() -> None:
     table = CompletionTable(np.array([at(2)]), SPANS)
     assert np.isnan(table.quantiles_us()).all()
     assert table.ended().tolist() == [[0] * len(SERVICES)]
+
+
+def tables(use_compiled: bool, seed: int = 3) -> align.Tallies:
+    plan = builders.plan(seed=seed)
+    run = irregular_run(seed, plan)
+    return align.tally(run, plan, align.timeline(run, plan), exact_quantiles=False, use_compiled=use_compiled)
+
+
+@pytest.mark.formats
+@NO_NUMBA
+def test_the_compiled_pass_makes_the_same_tables_of_what_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_log, "BATCH_ROWS", 100)
+    sent, expected = tables(True).sent, tables(False).sent
+    for name in ("classes", "actions", "ok_us", "last_end_ns", "named"):
+        assert getattr(sent, name).tobytes() == getattr(expected, name).tobytes(), name
+    place = np.where(expected.named, np.cumsum(expected.named, axis=1) - 1, -1)
+    assert sent.served(place).tolist() == expected.served(place).tolist()
+    assert expected.served(place).any()
+
+
+@pytest.mark.formats
+@NO_NUMBA
+@pytest.mark.parametrize("column", ["service", "instance_ref"])
+def test_the_compiled_pass_refuses_what_lies_outside_of_its_tables(column: str) -> None:
+    plan = builders.plan()
+    run = irregular_run(0, plan)
+    run.requests[column][7] = 200
+    message = "a request names a service or an instance that does not exist"
+    with pytest.raises(IndexError, match=f"^{re.escape(message)}$"):
+        align.tally(run, plan, align.timeline(run, plan), exact_quantiles=False, use_compiled=True)
+
+
+@pytest.mark.formats
+@NO_NUMBA
+def test_the_compiled_pass_is_for_runs_that_are_worth_it() -> None:
+    assert not compiled.worth_it(compiled.WORTH_ROWS - 1)
+    assert compiled.worth_it(compiled.WORTH_ROWS)
