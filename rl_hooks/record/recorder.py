@@ -85,7 +85,14 @@ class Recorder:
     `on_fault(message)` is called once, when a row could not be written; `rows_lost` says how many.
     """
 
-    def __init__(self, writer: RunWriter, in_force: InForce, on_fault: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        writer: RunWriter,
+        in_force: InForce,
+        on_fault: Callable[[str], None],
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._now_ns = now_ns
         self.writer = writer
         self.in_force = in_force
         self.rows_lost = 0
@@ -111,7 +118,7 @@ class Recorder:
         """A request is about to be sent: note it as in flight and return the headers that steer the balancer."""
         action, index, headers, propensity = self.in_force.by_service[call.service]
         call.action, call.tick, call.propensity = action, self.in_force.tick, propensity
-        call.start_ns = time.time_ns()
+        call.start_ns = self._now_ns()
         visit = call.visit
         try:
             place = self._places.get((visit.profile, visit.slot))
