@@ -205,6 +205,33 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  (whatever it was, the run must hear of it, and Locust must not)
             self._lost("request", error)
 
+    def write(
+        self, call: Any, duration_us: int, length: int, instance: int, applied: int, upstream_us: int, queue_us: int
+    ) -> None:
+        """The same row from facts that are known without an answer's headers; raises what goes wrong."""
+        place = call.place
+        rows = self._requests
+        offset = rows.place()
+        ended = offset + SENT_BYTES
+        rows.map[offset:ended] = self._board_map[place : place + SENT_BYTES]
+        _pack_ended(
+            rows.map,
+            ended,
+            duration_us,
+            length,
+            upstream_us,
+            queue_us,
+            instance,
+            call.status,
+            call.backend_status,
+            applied,
+            call.ok,
+            _FAILURES[call.failure],
+            rows.next_seq,
+        )
+        rows.commit()
+        self._board_map[place + SENT_BYTES] = 0  # no longer busy
+
     def session_ended(self, summary: Any) -> None:
         """Write the row of a session. `summary` has the columns of SESSIONS, with names instead of ids."""
         try:
