@@ -136,6 +136,7 @@ def provenance(part: "RunSteps") -> dict[str, Any]:
     return {
         "run_id": part.run_id,
         **{name: manifest.get(name) for name in names},
+        "virtual": manifest.get("virtual") is True,
         # A run that was killed could not say so: whatever is not complete was interrupted, as far as the data goes.
         "state": "complete" if manifest["state"] == "complete" else "interrupted",
         "time_scale": part.plan.time_scale,
