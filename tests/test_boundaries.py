@@ -154,13 +154,15 @@ def test_the_model_and_virtual_time_load_neither_a_server_nor_a_client() -> None
 
 
 def test_live_and_virtual_time_run_one_model() -> None:
-    """Nothing of the model is written twice: what `sandbox.virtual` adds imports it, and the server builds the same."""
-    virtual = {name for module, path in MODULES.items() if covers("sandbox.virtual", module) for name in imports_of(path)}
-    live = imports_of(MODULES["sandbox.__main__"]) | imports_of(MODULES["sandbox.stage"])
-    assert {"sandbox.world.World", "sandbox.sizing.size", "sandbox.parameters.Parameters"} <= virtual & live
-    users = imports_of(MODULES["profiles.user"]) | imports_of(MODULES["profiles.client"])
-    shared = {"profiles.journeys", "profiles.running.RunningSession", "profiles.session.Session", "profiles.tries.tries"}
-    assert shared <= virtual | {"profiles.journeys"} and shared <= users | {"profiles.journeys"}
+    """Nothing of the model and of the shoppers' rules is written twice: both sides import the same."""
+    virtual = set().union(*(imports_of(path) for module, path in MODULES.items() if covers("sandbox.virtual", module)))
+    server, users = (
+        set().union(*(imports_of(MODULES[module]) for module in modules))
+        for modules in (("sandbox.__main__", "sandbox.proxy"), ("profiles.user", "profiles.client"))
+    )
+    assert {"sandbox.world.World", "sandbox.sizing.size", "sandbox.parameters.Parameters"} <= virtual & server
+    rules = {"profiles.journeys", "profiles.answers.judge", "profiles.tries.tries", "profiles.running.RunningSession"}
+    assert rules | {"profiles.session.Session"} <= virtual & users
 
 
 def test_both_sides_of_the_boundary_know_the_same_services() -> None:

@@ -30,6 +30,7 @@ class Weather:
 
     healthy: bool = False  # no antagonists, pauses and incidents
     utilization: float | None = None  # of the busiest service at the expected load; None: 0.85, or 0.5 when healthy
+    seed: int | None = None  # of all that is drawn in the world; None: the plan's
 
     def parameters(self, time_scale: float) -> Parameters:
         return replace(Parameters(), weather=not self.healthy).scaled(time_scale)
@@ -63,7 +64,7 @@ class Simulation:
             self.clock,
             weather.parameters(plan.time_scale),
             self.sizing,
-            seed=plan.seed,
+            seed=plan.seed if weather.seed is None else weather.seed,
             products=[Product(p.sku, p.name, p.category, p.brand, p.price) for p in plan.scenario.catalogue],
             start_unix_s=start_unix_ns / 1e9,
         )
