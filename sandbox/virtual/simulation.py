@@ -16,7 +16,7 @@ from sandbox.clock import VirtualClock
 from sandbox.parameters import Parameters
 from sandbox.shop.catalogue import Product
 from sandbox.sizing import Sizing, size
-from sandbox.virtual.shopper import Floor, Ledger, Shopper
+from sandbox.virtual.shopper import NETWORK_S, Floor, Ledger, Shopper
 from sandbox.world import World
 from scenario.plan import Plan
 
@@ -31,6 +31,7 @@ class Weather:
     healthy: bool = False  # no antagonists, pauses and incidents
     utilization: float | None = None  # of the busiest service at the expected load; None: 0.85, or 0.5 when healthy
     seed: int | None = None  # of all that is drawn in the world; None: the plan's
+    network_s: float = NETWORK_S
 
     def parameters(self, time_scale: float) -> Parameters:
         return replace(Parameters(), weather=not self.healthy).scaled(time_scale)
@@ -69,7 +70,7 @@ class Simulation:
             start_unix_s=start_unix_ns / 1e9,
         )
         self._start_unix_ns = start_unix_ns
-        self._floor = Floor(plan, self.clock, self.world, make_ledger(self.now_ns), self.now_ns)
+        self._floor = Floor(plan, self.clock, self.world, make_ledger(self.now_ns), self.now_ns, weather.network_s)
         self._on_users = on_users
         self._here: dict[str, list[Shopper]] = {name: [] for name in plan.max_users_per_profile}
         self._leaving = 0
