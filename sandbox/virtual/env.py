@@ -50,6 +50,8 @@ Floats = npt.NDArray[np.float32]
 
 ID = "LoadBalancerSandbox-v0"
 ENTRY_POINT = "sandbox.virtual.env:LoadBalancerSandboxEnv"
+MOST_STEPS = 100_000
+"""Of an episode, for those who ask for a limit; episodes end by themselves long before."""
 HIGHEST = 1e6
 """Stands for "no upper limit" in physical units: boxes have finite bounds, as in the Minari format."""
 
@@ -59,7 +61,7 @@ _FIRST_SERVICE = FEATURE_INDEX[f"service_{SERVICES[0]}"]
 def register() -> None:
     """Make the environment known to Gymnasium; again does nothing."""
     if ID not in gymnasium.registry:
-        gymnasium.register(ID, entry_point=ENTRY_POINT)
+        gymnasium.register(ID, entry_point=ENTRY_POINT, max_episode_steps=MOST_STEPS)
 
 
 class LoadBalancerSandboxEnv(gymnasium.Env[Floats, Any]):
