@@ -84,7 +84,8 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.report": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"},
     "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
     "sandbox.virtual": VIRTUAL,
-    "sandbox.virtual.env": VIRTUAL | {"gymnasium", "pandas", "rl_hooks.export"},
+    "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
+    "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
 }
 
 MODULES = {

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: all runs are complete; 1: a run could not be written to its end; 2: nothing was begun."""
     options = _parser().parse_args(arguments)
     try:
+        if options.days < 1:
+            raise ValueError("--days: must be 1 or more")
         policy = make_policy(options.policy)
         file = load_file(find_file(options.scenario_file))
         scenario = file.scenario(options.scenario)

@@ -4,23 +4,25 @@ Live: a sandbox and a Locust for each strategy, in real time; see `tests.sandbox
 """
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.run_reader import read_run
+from tests.processes import sandbox_started
 from tests.sandbox.virtual import agreement
 from tests.sandbox.virtual.agreement import Numbers
 
 ROOT = Path(__file__).parents[3]
 AT_ONCE = 3  # live runs side by side; each uses a fifth of a core
 NETWORK_S = 0.0017
+WORLD = ("--healthy", "--utilization", str(agreement.UTILIZATION), "--seed", str(agreement.WORLD_SEED))
+
+NO_DIFFERENCE: dict[str, list[str]] = {action: [] for action in ACTIONS}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -37,20 +39,6 @@ def pooled(references: dict[str, list[Numbers]]) -> list[Numbers]:
     return [agreement.pooled({action: references[action][run] for action in ACTIONS}) for run in runs]
 
 
-@contextmanager
-def sandbox() -> Iterator[str]:
-    """Its URL. The world is that of the reference."""
-    options = ["--healthy", "--utilization", str(agreement.UTILIZATION), "--seed", str(agreement.WORLD_SEED)]
-    command = [sys.executable, "-u", "-m", "sandbox", "--port", "0", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            ready = next(filter(None, (re.match(r"sandbox ready: (\S+)", line) for line in process.stdout)))
-            yield ready[1]
-        finally:
-            process.terminate()
-
-
 def locust(url: str, action: str, folder: Path) -> subprocess.Popen[bytes]:
     options = ["--scenario-file", str(agreement.SCENARIO_FILE), "--seed", str(agreement.PLAN_SEED), "--host", url]
     options += ["--logging-policy", f"tests.sandbox.virtual.fixed:{action}", "--run-folder", str(folder), "--no-export"]
@@ -64,7 +52,8 @@ def live_runs(folder: Path, actions: tuple[str, ...]) -> dict[str, Numbers]:
     with ExitStack() as stack:
         running = []
         for action in actions:
-            process = locust(stack.enter_context(sandbox()), action, folder / action)
+            sandbox = stack.enter_context(sandbox_started(*WORLD))
+            process = locust(sandbox.host, action, folder / action)
             stack.callback(process.kill)
             running.append(process)
         assert [process.wait(300) for process in running] == [0] * len(actions)
@@ -76,7 +65,7 @@ def test_live_runs_agree_with_virtual_time(references: dict[str, list[Numbers]],
     for begin in range(0, len(ACTIONS), AT_ONCE):
         live |= live_runs(tmp_path, ACTIONS[begin : begin + AT_ONCE])
     found = {action: agreement.differences(live[action], references[action]) for action in ACTIONS}
-    assert found == dict.fromkeys(ACTIONS, [])
+    assert found == NO_DIFFERENCE
     assert agreement.differences(agreement.pooled(live), pooled(references)) == []
 
 
@@ -94,6 +83,5 @@ def test_a_service_time_that_is_off_by_a_fifth_is_seen(
 def test_a_right_world_is_not_called_wrong(references: dict[str, list[Numbers]], tmp_path: Path) -> None:
     right = agreement.Weather(True, agreement.UTILIZATION, agreement.WORLD_SEED, NETWORK_S)
     runs = {action: agreement.virtual_numbers(tmp_path / action, action, right) for action in ACTIONS}
-    assert {action: agreement.differences(runs[action], references[action]) for action in ACTIONS} == dict.fromkeys(
-        ACTIONS, []
-    )
+    found = {action: agreement.differences(runs[action], references[action]) for action in ACTIONS}
+    assert found == NO_DIFFERENCE
