@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rl_hooks.policies.builtin import Uniform
 from sandbox.virtual.recording import record
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from scenario.load import find_file, load_file
 from scenario.plan import make_plan
 
@@ -25,7 +25,7 @@ def main() -> int:
     plan = make_plan(file.scenario(None), 1)
     with tempfile.TemporaryDirectory() as folder:
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        totals = record(plan, Path(folder) / "run", Uniform(), Weather(), {"config_path": "", "config_sha256": ""})
+        totals = record(plan, Path(folder) / "run", Uniform(), Conditions(), {"config_path": "", "config_sha256": ""})
         took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
     print(
         f"{totals.requests} requests, {totals.events} events, {totals.decisions} decisions, {totals.duration_s:.0f} s"

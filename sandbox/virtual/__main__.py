@@ -12,7 +12,7 @@ from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.run_folder import RunFolderError
 from sandbox.virtual.policies import make_policy
 from sandbox.virtual.recording import Totals, record
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from scenario.errors import ScenarioError
 from scenario.load import find_file, load_file
 from scenario.plan import make_plan
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for seed in range(options.seed, options.seed + options.days)
         ]
-        weather = _weather(options)
+        conditions = _conditions(options)
         folders = [_folder(options, scenario.name, policy.describe(), plan.seed) for plan in plans]
         taken = [str(folder) for folder in folders if folder.exists() and any(folder.iterdir())]
         if taken:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         began_s = time.perf_counter()
         try:
-            totals = record(plan, folder, policy, weather, config)
+            totals = record(plan, folder, policy, conditions, config)
         except RunFolderError as error:
             print(f"sandbox.virtual: {error}", file=sys.stderr)
             return EXIT_FAILED
@@ -70,11 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _weather(options: argparse.Namespace) -> Weather:
+def _conditions(options: argparse.Namespace) -> Conditions:
     utilization: float | None = options.utilization
     if utilization is not None and not 0.01 <= utilization <= 3.0:
         raise ValueError("--utilization: must be from 0.01 to 3, for example 0.85")
-    return Weather(options.healthy, utilization)
+    return Conditions(options.healthy, utilization)
 
 
 def _folder(options: argparse.Namespace, scenario: str, policy: str, seed: int) -> Path:

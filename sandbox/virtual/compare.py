@@ -1,6 +1,6 @@
 """`python -m sandbox.virtual.compare POLICY POLICY ...`: which policy earns more, over many seeds.
 
-Every policy decides for all services in the same worlds: a seed fixes shoppers and weather, so differences are paired
+Every policy decides for all services in the same worlds: a seed fixes shoppers and conditions, so differences are paired
 by seed. Printed are mean rewards per decision, judged as the exporter judges them, and the difference to the first
 policy with its 95 % interval over the seeds (Student's t, 2.0 standard errors at 60 seeds, wider for fewer).
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 from sandbox.virtual.policies import make_policy
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from sandbox.virtual.stepped import Steered, SteppedRun
 from scenario.errors import ScenarioError
 from scenario.load import find_file, load_file
@@ -25,11 +25,11 @@ T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 def mean_reward(
-    scenario: Scenario, policy: LoggingPolicy, seed: int, weather: Weather, options: argparse.Namespace
+    scenario: Scenario, policy: LoggingPolicy, seed: int, conditions: Conditions, options: argparse.Namespace
 ) -> float:
     """Of all decisions of all services of one run that sent a request and whose requests have all ended."""
     plan = make_plan(scenario, seed, options.time_scale, options.user_scale, faults=not options.no_faults)
-    run = SteppedRun(plan, weather, Steered(policy))
+    run = SteppedRun(plan, conditions, Steered(policy))
     rewards: list[float] = []
     while not run.over:
         run.advance({})
@@ -48,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sandbox.virtual.compare: {error}", file=sys.stderr)
         return 2
     seeds = range(options.seed, options.seed + max(2, options.seeds))
-    weather = Weather(options.healthy, options.utilization)
-    table = np.array([[mean_reward(scenario, policy, seed, weather, options) for seed in seeds] for policy in policies])
+    conditions = Conditions(options.healthy, options.utilization)
+    table = np.array(
+        [[mean_reward(scenario, policy, seed, conditions, options) for seed in seeds] for policy in policies]
+    )
     print(f"{scenario.name}, seeds {seeds[0]} to {seeds[-1]}: mean reward per decision, and against the first policy")
     for policy, rewards in zip(policies, table, strict=True):
         differences = rewards - table[0]

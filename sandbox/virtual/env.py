@@ -31,7 +31,7 @@ from rl_hooks.decision import ACTIONS, SERVICE_INDEX, SERVICES
 from rl_hooks.export.formats.encoding import NEVER_MISSING, Encoding
 from rl_hooks.observation import FEATURES
 from sandbox.virtual.policies import make_policy
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from sandbox.virtual.stepped import Steered, SteppedRun
 from scenario.load import find_file, load_file
 from scenario.plan import make_plan
@@ -76,7 +76,7 @@ class LoadBalancerSandboxEnv(gymnasium.Env[Floats, Any]):
         self.render_mode = render_mode
         self._scenario = load_file(find_file(scenario_file)).scenario(scenario)
         self._make_plan = lambda seed: make_plan(self._scenario, seed, time_scale, user_scale, faults=faults)
-        self._weather = Weather(healthy, utilization)
+        self._conditions = Conditions(healthy, utilization)
         self._agent_services = tuple(range(len(SERVICES))) if service is None else (SERVICE_INDEX[service],)
         self._steered = Steered(make_policy(others))
         self._encoding = _encoding(encoding)
@@ -97,7 +97,7 @@ class LoadBalancerSandboxEnv(gymnasium.Env[Floats, Any]):
         run = self._run
         if seed is not None or run is None or run.over:
             run_seed = int(self.np_random.integers(2**31)) if seed is None else seed
-            run = self._run = SteppedRun(self._make_plan(run_seed), self._weather, self._steered)
+            run = self._run = SteppedRun(self._make_plan(run_seed), self._conditions, self._steered)
         elif not self._ended:
             run.skip_block()  # the rest of the episode happens, under the other policy alone
             if run.over:

@@ -24,7 +24,7 @@ from rl_hooks.run_folder import RunFolderError, RunWriter, Writer, create_run_fo
 from rl_hooks.version import VERSION
 from sandbox.balancer import Exchange
 from sandbox.virtual.access import NAME, WorldActuator, WorldInjector, WorldSource
-from sandbox.virtual.simulation import Simulation, Weather
+from sandbox.virtual.simulation import Conditions, Simulation
 from sandbox.virtual.window import VirtualWindow
 from scenario.plan import Plan
 
@@ -90,7 +90,7 @@ def record(
     plan: Plan,
     folder: Path,
     policy: LoggingPolicy,
-    weather: Weather,
+    conditions: Conditions,
     config: Mapping[str, Any],
     progress: Callable[[float], None] = lambda _: None,
 ) -> Totals:
@@ -99,9 +99,9 @@ def record(
     Raises RunFolderError when the folder cannot be made or written. `progress` hears the virtual time once a minute.
     """
     started_ns = start_unix_ns(plan.seed)
-    create_run_folder(folder, _facts(plan, folder, policy, weather, config, started_ns))
+    create_run_folder(folder, _facts(plan, folder, policy, conditions, config, started_ns))
     try:
-        return _record(plan, folder, policy, weather, started_ns, progress)
+        return _record(plan, folder, policy, conditions, started_ns, progress)
     except OSError as error:
         raise RunFolderError(f"{folder}: rows can no longer be kept ({error.strerror}); free some space") from error
 
@@ -110,7 +110,7 @@ def _record(
     plan: Plan,
     folder: Path,
     policy: LoggingPolicy,
-    weather: Weather,
+    conditions: Conditions,
     started_ns: int,
     progress: Callable[[float], None],
 ) -> Totals:
@@ -135,7 +135,7 @@ def _record(
         return ledger
 
     ledgers: list[RowLedger] = []
-    simulation = Simulation(plan, weather, started_ns, make_ledger, on_users)
+    simulation = Simulation(plan, conditions, started_ns, make_ledger, on_users)
     world = simulation.world
     agent = Agent(WorldInjector(world), writer, lambda _: None)
     simulation.schedule_faults(agent.carry_out)
@@ -169,7 +169,7 @@ def _record(
 
 
 def _facts(
-    plan: Plan, folder: Path, policy: LoggingPolicy, weather: Weather, config: Mapping[str, Any], started_ns: int
+    plan: Plan, folder: Path, policy: LoggingPolicy, conditions: Conditions, config: Mapping[str, Any], started_ns: int
 ) -> dict[str, Any]:
     """The manifest of a live run against the sandbox, and that it was virtual."""
     return {
@@ -181,8 +181,8 @@ def _facts(
         "seed": plan.seed,
         "versions": {"suite": VERSION, "python": platform.python_version()},
         "target": TARGET,
-        "healthy": weather.healthy,
-        "utilization": weather.sizing(plan).target,
+        "healthy": conditions.healthy,
+        "utilization": conditions.sizing(plan).target,
         "balancer": NAME,
         "logging_policy": policy.describe(),
         "source": NAME,

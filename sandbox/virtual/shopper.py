@@ -115,7 +115,7 @@ class Shopper:
         self._on_left = on_left
         self._profile = floor.plan.scenario.profiles[profile]
         self._time_scale = floor.plan.time_scale
-        self._random = Random(f"{floor.plan.seed}/{profile}/pauses")
+        self._random: Random  # of the pauses before another try; the seat's
         self._stop_asked = False
         self._timer: Any = None
         self._running: RunningSession | None = None

@@ -25,7 +25,7 @@ USERS_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Weather:
+class Conditions:
     """What the world is like, as the sandbox's options say it."""
 
     healthy: bool = False  # no antagonists, pauses and incidents
@@ -47,30 +47,30 @@ class Weather:
 class Simulation:
     """See the module. `on_users(run_time_s, planned, actual)` is called once a second, before users change.
 
-    The plan's seed fixes everything: shoppers, world and weather.
+    The plan's seed fixes everything: shoppers, world and conditions.
     """
 
     def __init__(
         self,
         plan: Plan,
-        weather: Weather,
+        conditions: Conditions,
         start_unix_ns: int,
         make_ledger: Callable[[Callable[[], int]], Ledger],
         on_users: Callable[[float, Mapping[str, int], Mapping[str, int]], None],
     ) -> None:
         self.plan = plan
         self.clock = VirtualClock()
-        self.sizing = weather.sizing(plan)
+        self.sizing = conditions.sizing(plan)
         self.world = World(
             self.clock,
-            weather.parameters(plan.time_scale),
+            conditions.parameters(plan.time_scale),
             self.sizing,
-            seed=plan.seed if weather.seed is None else weather.seed,
+            seed=plan.seed if conditions.seed is None else conditions.seed,
             products=[Product(p.sku, p.name, p.category, p.brand, p.price) for p in plan.scenario.catalogue],
             start_unix_s=start_unix_ns / 1e9,
         )
         self._start_unix_ns = start_unix_ns
-        self._floor = Floor(plan, self.clock, self.world, make_ledger(self.now_ns), self.now_ns, weather.network_s)
+        self._floor = Floor(plan, self.clock, self.world, make_ledger(self.now_ns), self.now_ns, conditions.network_s)
         self._on_users = on_users
         self._here: dict[str, list[Shopper]] = {name: [] for name in plan.max_users_per_profile}
         self._leaving = 0

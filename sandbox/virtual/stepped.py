@@ -21,7 +21,7 @@ from rl_hooks.record.recorder import InForce
 from sandbox.virtual.access import WorldActuator, WorldInjector, WorldSource
 from sandbox.virtual.cohorts import Cohort, CohortLedger
 from sandbox.virtual.recording import start_unix_ns
-from sandbox.virtual.simulation import Simulation, Weather
+from sandbox.virtual.simulation import Conditions, Simulation
 from sandbox.virtual.window import VirtualWindow
 from scenario.plan import Plan
 
@@ -76,7 +76,7 @@ class _Looked:
 class SteppedRun:
     """A plan on its way, one decision after the other. `tick` is the decision that is due."""
 
-    def __init__(self, plan: Plan, weather: Weather, policy: Steered) -> None:
+    def __init__(self, plan: Plan, conditions: Conditions, policy: Steered) -> None:
         self.plan = plan
         self.tick = 0
         self._policy = policy
@@ -88,7 +88,7 @@ class SteppedRun:
             self.ledger = CohortLedger(self._in_force, window, now_ns)
             return self.ledger
 
-        self._simulation = Simulation(plan, weather, start_unix_ns(plan.seed), make_ledger, lambda *_: None)
+        self._simulation = Simulation(plan, conditions, start_unix_ns(plan.seed), make_ledger, lambda *_: None)
         world, now_ns = self._simulation.world, self._simulation.now_ns
         self._injector, self._handles = WorldInjector(world), dict[int, str]()
         self._simulation.schedule_faults(self._change)

@@ -18,7 +18,7 @@ from rl_hooks.run_reader import Run, read_run
 from sandbox.sizing import Sizing
 from sandbox.virtual.policies import Fixed
 from sandbox.virtual.recording import record
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from scenario.load import load_file
 from scenario.plan import Plan, make_plan
 from tests.sandbox.virtual.runs import CONFIG
@@ -37,7 +37,7 @@ Numbers = Mapping[tuple[str, str], float]  # (service, what) -> value
 
 
 @dataclass(frozen=True)
-class Slower(Weather):
+class Slower(Conditions):
     """A world in which one service's requests take longer than the model says."""
 
     service: str = ""
@@ -75,14 +75,14 @@ def numbers(run: Run) -> Numbers:
     return found
 
 
-def virtual_numbers(folder: Path, action: str, weather: Weather) -> Numbers:
-    record(plan(), folder, Fixed(action), weather, CONFIG)
+def virtual_numbers(folder: Path, action: str, conditions: Conditions) -> Numbers:
+    record(plan(), folder, Fixed(action), conditions, CONFIG)
     return numbers(read_run(folder))
 
 
 def reference(folder: Path, action: str) -> list[Numbers]:
     return [
-        virtual_numbers(folder / f"{action}-{index}", action, Weather(True, UTILIZATION, WORLD_SEED, network_s))
+        virtual_numbers(folder / f"{action}-{index}", action, Conditions(True, UTILIZATION, WORLD_SEED, network_s))
         for index, network_s in enumerate(NETWORKS)
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rl_hooks.policies.builtin import Uniform
 from sandbox.virtual.recording import Totals, record
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from scenario.load import load_file
 from scenario.model import Fault, Scenario
 from scenario.plan import Plan, make_plan
@@ -30,5 +30,5 @@ def plan(seed: int = 1, **changes: object) -> Plan:
     return make_plan(scenario(**changes), seed=seed)  # type: ignore[arg-type]
 
 
-def run(folder: Path, seed: int = 1, weather: Weather | None = None, **changes: object) -> Totals:
-    return record(plan(seed, **changes), folder, Uniform(), weather or Weather(), CONFIG)
+def run(folder: Path, seed: int = 1, conditions: Conditions | None = None, **changes: object) -> Totals:
+    return record(plan(seed, **changes), folder, Uniform(), conditions or Conditions(), CONFIG)

@@ -81,7 +81,7 @@ def test_a_service_time_that_is_off_by_a_fifth_is_seen(
 
 
 def test_a_right_world_is_not_called_wrong(references: dict[str, list[Numbers]], tmp_path: Path) -> None:
-    right = agreement.Weather(True, agreement.UTILIZATION, agreement.WORLD_SEED, NETWORK_S)
+    right = agreement.Conditions(True, agreement.UTILIZATION, agreement.WORLD_SEED, NETWORK_S)
     runs = {action: agreement.virtual_numbers(tmp_path / action, action, right) for action in ACTIONS}
     found = {action: agreement.differences(runs[action], references[action]) for action in ACTIONS}
     assert found == NO_DIFFERENCE

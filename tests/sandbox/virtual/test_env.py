@@ -16,7 +16,7 @@ from rl_hooks.observation import FEATURES
 from rl_hooks.policies.builtin import Uniform
 from rl_hooks.run_reader import read_run
 from sandbox.virtual.recording import record
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from scenario.load import load_file
 from scenario.plan import make_plan
 from tests.sandbox.virtual.runs import CONFIG, CONFIGS
@@ -51,7 +51,7 @@ class Recorded:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     plan = make_plan(load_file(CONFIGS / QUICK).scenario(None), SEED, user_scale=2.0)
     folder = tmp_path_factory.mktemp("env") / "run"
-    record(plan, folder, Uniform(), Weather(), CONFIG)
+    record(plan, folder, Uniform(), Conditions(), CONFIG)
     return Recorded(assemble([read_run(folder)], exact_quantiles=False))
 
 

@@ -13,7 +13,7 @@ from rl_hooks.export.formats.table import find_writers
 from rl_hooks.policies.builtin import Uniform
 from rl_hooks.run_reader import read_run
 from sandbox.virtual.recording import record
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from scenario.load import load_file
 from scenario.plan import make_plan
 from tests.sandbox.virtual.runs import CONFIGS
@@ -31,7 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = load_file(QUICK)
     for seed in (1, 2):
         config = {"config_path": str(QUICK), "config_sha256": file.text_sha256}
-        record(make_plan(file.scenario(None), seed), place / f"run{seed}", Uniform(), Weather(utilization=0.7), config)
+        record(
+            make_plan(file.scenario(None), seed), place / f"run{seed}", Uniform(), Conditions(utilization=0.7), config
+        )
     runs = [read_run(place / f"run{seed}") for seed in (1, 2)]
     write_bundle(assemble(runs), place / "bundle", find_writers("minari"))
     return place / "bundle" / "formats" / "minari"

@@ -21,7 +21,7 @@ from sandbox.virtual.__main__ import main
 from sandbox.virtual.access import WorldInjector, WorldSource
 from sandbox.virtual.policies import Fixed, make_policy
 from sandbox.virtual.shopper import target_of
-from sandbox.virtual.simulation import Simulation, Weather
+from sandbox.virtual.simulation import Conditions, Simulation
 from scenario.errors import ScenarioError
 from scenario.faults import PlanFault
 from scenario.plan import Plan
@@ -49,9 +49,9 @@ class Book:
         self.summaries.append(summary)
 
 
-def simulate(plan: Plan, weather: Weather | None = None) -> tuple[Simulation, Book]:
+def simulate(plan: Plan, conditions: Conditions | None = None) -> tuple[Simulation, Book]:
     book = Book()
-    return Simulation(plan, weather or Weather(healthy=True), 10**18, lambda _: book, lambda *_: None), book
+    return Simulation(plan, conditions or Conditions(healthy=True), 10**18, lambda _: book, lambda *_: None), book
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.align import plan_start_ns
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
@@ -15,7 +15,7 @@ from rl_hooks.export.verify.__main__ import main as verify
 from rl_hooks.report.__main__ import main as report
 from rl_hooks.run_reader import Run, read_run
 from sandbox.virtual.recording import Totals, start_unix_ns
-from sandbox.virtual.simulation import Weather
+from sandbox.virtual.simulation import Conditions
 from scenario.model import Fault
 from scenario.plan import Plan
 from tests.sandbox.virtual import runs
@@ -75,6 +75,19 @@ def test_every_request_was_sent_under_its_decision_and_served_as_asked(recorded:
             assert t_ns <= row["start_ns"] < t_ns + interval_ns
 
 
+def test_rows_tell_what_the_balancer_did(recorded: Run) -> None:
+    """Of an answered request: time in the queue, within that at the instance, within that with the network's 2 ms."""
+    rows = recorded.requests[recorded.requests["ok"] == 1]
+    assert (rows["queue_us"] <= rows["upstream_us"]).all()
+    assert (rows["queue_us"] > 0).any() and (rows["queue_us"] == 0).any()
+    once = rows["action_applied"] != ACTIONS.index("circuit_breaker")  # the others do not try again
+    on_the_way_us = rows["duration_us"].astype(int) - rows["upstream_us"].astype(int)
+    assert (on_the_way_us[once] >= 1_999).all() and (on_the_way_us[once] <= 2_001).all()
+    assert (rows["response_bytes"] > 0).mean() > 0.9
+    served = {recorded.names["instance"][ref].rpartition("-")[0] for ref in np.unique(rows["instance_ref"])}
+    assert served == set(SERVICES)
+
+
 def test_the_rows_alone_give_the_recorded_observations_again(recorded: Run) -> None:
     plan = Plan.from_json(recorded.manifest["plan"])
     seen = recorded.observations
@@ -113,7 +126,7 @@ def test_it_exports_verifies_and_gets_a_report(recorded: Run, tmp_path: Path) ->
 
 
 def test_a_healthy_world_fails_nothing(tmp_path: Path) -> None:
-    assert runs.run(tmp_path / "run", weather=Weather(healthy=True)).failed == 0
+    assert runs.run(tmp_path / "run", conditions=Conditions(healthy=True)).failed == 0
 
 
 def test_verify_finds_the_run_as_planned(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
