@@ -1,6 +1,6 @@
 """`python -m sandbox.virtual.compare POLICY POLICY ...`: which policy earns more, over many seeds.
 
-Every policy decides for all services in the same worlds: a seed fixes shoppers and conditions, so differences are paired
+Every policy decides for all services in the same worlds: a seed fixes shoppers and weather, so differences are paired
 by seed. Printed are mean rewards per decision, judged as the exporter judges them, and the difference to the first
 policy with its 95 % interval over the seeds (Student's t, 2.0 standard errors at 60 seeds, wider for fewer).
 """

@@ -47,7 +47,7 @@ class Conditions:
 class Simulation:
     """See the module. `on_users(run_time_s, planned, actual)` is called once a second, before users change.
 
-    The plan's seed fixes everything: shoppers, world and conditions.
+    The plan's seed fixes everything: shoppers, world and weather.
     """
 
     def __init__(
