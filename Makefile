@@ -8,7 +8,7 @@ FORMATS := $(BIN)/.installed-formats
 # offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
 TORCH := torch==2.13.0
 
-.PHONY: help run test test-slow test-formats formats check sandbox ui validation bench plan verify-run report lock clean
+.PHONY: help run test test-slow test-formats formats check sandbox virtual ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,11 @@ validation: $(INSTALLED) ## a quick end-to-end check, about two minutes
 
 sandbox: $(INSTALLED) ## start the sandbox alone on http://127.0.0.1:8080/proxy; Ctrl-C ends it
 	$(BIN)/python -m sandbox
+
+virtual: $(INSTALLED) ## record the 180 minutes in virtual time (under a minute), export and report
+	$(BIN)/python -m sandbox.virtual --run-folder runs/virtual
+	$(BIN)/python -m rl_hooks.export runs/virtual
+	$(BIN)/python -m rl_hooks.report runs/virtual
 
 ui: $(INSTALLED) ## start Locust's web UI on http://localhost:8089
 	$(BIN)/locust -f locustfile.py
@@ -53,8 +58,9 @@ check: $(DEV) ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(DEV) ## measure recording, throughput and export, as ratios within one run; fails when a target is missed
-	@missed=0; for name in recording throughput export; do $(BIN)/python -m benchmarks.$$name || missed=1; done; exit $$missed
+bench: $(DEV) ## measure recording, throughput, export and virtual time; fails when a target is missed
+	@missed=0; for name in recording throughput export virtual; do $(BIN)/python -m benchmarks.$$name || missed=1; done; \
+		exit $$missed
 
 lock: ## rewrite the lock files from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \

@@ -15,10 +15,9 @@ from geventhttpclient.client import HTTPClient, HTTPClientPool
 from locust.contrib.fasthttp import FastHttpSession, LocustUserAgent
 
 from profiles import shop
-from profiles.answers import UNAUTHORIZED, Answer, Failure, judge, no_answer
+from profiles.answers import Answer, Failure, judge, no_answer
 from profiles.base import Call, Steering, VisitInfo
-
-LONGEST_PAUSE_DOUBLINGS = 6
+from profiles.tries import Patience, Try, Wait, tries
 
 
 class Unrepeating(HTTPClientPool):
@@ -53,7 +52,7 @@ def tame(session: FastHttpSession) -> None:
 
 
 class ShopClient:
-    """The requests of one user: headers, judging, retries, and looking up what became of a lost order.
+    """The requests of one user: headers, judging, and trying again by the rules of `profiles.tries`.
 
     `sleep(seconds)` is the user's: it raises when the user was told to stop.
     """
@@ -72,9 +71,7 @@ class ShopClient:
         self._session = session
         self._steering = steering
         self._timeout_s = timeout_s
-        self._retries = retries
-        self._retry_delay_s = retry_delay_s
-        self._dynamics_scale = dynamics_scale
+        self._patience = Patience(timeout_s, retries, retry_delay_s, dynamics_scale)
         self._sleep = sleep
         # Trace ids and retry pauses are no choices of the session: they must differ from run to run.
         self._random = Random()
@@ -100,51 +97,21 @@ class ShopClient:
         self._headers.pop("X-User-ID", None)
 
     def send(self, step: shop.Step, visit: VisitInfo) -> Answer:
-        """Sends a step until it is answered well, is not worth another try, or the tries are used up."""
-        attempt, retries, signed_in_again = 1, 0, step.endpoint in (shop.LOGIN, shop.REGISTER)
+        """Sends a step as often as the rules of `profiles.tries` say; the answer that counts."""
+        walk = tries(step, self._patience, self._random, self._time_left_s)
+        result: Any = None
         while True:
-            answer = self._try(step, visit, attempt)
-            if answer.ok:
+            try:
+                order = walk.send(result)
+            except StopIteration as done:
+                answer: Answer = done.value
                 return answer
-            if answer.meant_status == UNAUTHORIZED and not step.account_known:
-                if signed_in_again or not self._sign_in_again():
-                    return answer
-                signed_in_again = True
-                attempt += 1
-                continue
-            may_have_worked = step.lookup is not None and (attempt > 1 or not answer.refused)
-            again = answer.worth_retrying and retries < self._retries
-            pause_s = self._pause_s(retries, answer)
-            if not step.finishes and pause_s >= self._time_left_s():
-                again = False
-                pause_s = 0.0
-            if again or may_have_worked:
-                self._sleep(pause_s)
-            if may_have_worked:
-                found = self._look_up(step, visit)
-                if found is None or found.ok:
-                    return found or answer
-            if not again:
-                return answer
-            retries += 1
-            attempt += 1
-
-    def _look_up(self, step: shop.Step, visit: VisitInfo) -> Answer | None:
-        """What became of a step whose answer was lost: its answer, a failure when it did nothing, None: not known."""
-        assert step.lookup is not None
-        answer = self.send(step.lookup.step, visit)
-        if not answer.ok:
-            return None
-        learned = step.lookup.find(answer.learned)
-        if learned is None:
-            return no_answer(Failure.CONTENT, "no effect")
-        return Answer(answer.status, 0, None, "", learned)
-
-    def _pause_s(self, retries: int, answer: Answer) -> float:
-        """The pause before another try: it doubles each time and is spread by half of it; longer if the shop asks."""
-        backoff_s = self._retry_delay_s * 2.0 ** min(retries, LONGEST_PAUSE_DOUBLINGS) * self._random.uniform(0.5, 1.5)
-        asked_s = min(answer.retry_after_s / self._dynamics_scale, self._timeout_s)
-        return max(backoff_s, asked_s)
+            if isinstance(order, Try):
+                result = self._try(order.step, visit, order.attempt)
+            elif isinstance(order, Wait):
+                result = self._sleep(order.real_s)
+            else:
+                result = self._sign_in_again()
 
     def _try(self, step: shop.Step, visit: VisitInfo, attempt: int) -> Answer:
         """One request, one event. The whole answer is read within the request timeout."""

@@ -21,17 +21,33 @@ def run(
     time_is_over: Callable[[], bool],
 ) -> None:
     """Walks a journey: sends each step, with a pause between two, until its end or until the session's time is over."""
+    walking = walk(journey, time_is_over)
+    step = next(walking, None)
+    while step is not None:
+        answer = send(step)
+        try:
+            walking.send(answer)
+            pause()
+            step = next(walking, None)
+        except StopIteration:
+            return
+
+
+def walk(journey: Journey, time_is_over: Callable[[], bool]) -> Generator[shop.Step | None, Answer | None, None]:
+    """The walk of `run` for somebody who cannot wait for an answer: yields a step and is sent its answer, then yields
+    None for the pause before the next one."""
     step = next(journey, None)
     while step is not None:
         if time_is_over() and not step.finishes:
             journey.close()
             return
-        answer = send(step)
+        answer = yield step
+        assert answer is not None
         try:
             step = journey.send(answer)
         except StopIteration:
             return
-        pause()
+        yield None
 
 
 def sign_in(session: Session, account: shop.Credentials, registered: bool) -> Journey:

@@ -16,77 +16,15 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING
 
 from profiles import journeys, shop
 from profiles.answers import Answer
-from profiles.base import SIGNING_IN, Runtime, VisitInfo
+from profiles.base import SIGNING_IN, Runtime
 from profiles.client import ShopClient, tame
+from profiles.running import ACCOUNT_POLL_S, RunningSession
 from profiles.seats import NoAccountFreeError, Seat
-from profiles.session import Outcome, Session, SessionKey, SessionSummary, Visit
+from profiles.session import Outcome, Session, SessionKey
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-ACCOUNT_POLL_S = 0.2
-"""Real seconds after which a shopper without an account asks again. Users that are leaving may still hold theirs."""
-
-
-class LiveSession:
-    """A session while it runs: its pure half, its account and its clock."""
-
-    __slots__ = ("_start", "_time_scale", "account", "credentials", "info", "phase", "session", "start_ns", "visit")
-
-    def __init__(
-        self, session: Session, account: int, credentials: shop.Credentials, phase: str, time_scale: float
-    ) -> None:
-        self.session = session
-        self.account = account
-        self.credentials = credentials
-        self.phase = phase  # at the start
-        self.info = self.describe(phase, SIGNING_IN)
-        self.visit: Visit | None = None
-        self.start_ns = time.time_ns()
-        self._start = time.perf_counter()
-        self._time_scale = time_scale
-        session.reference = f"{session.reference}-{self.start_ns:x}"
-
-    def now_s(self) -> float:
-        """Nominal seconds since the session's start."""
-        return (time.perf_counter() - self._start) * self._time_scale
-
-    def real_s_until(self, nominal_s: float) -> float:
-        """Real seconds until `nominal_s` of the session; 0 when it has passed."""
-        return max(0.0, (nominal_s - self.now_s()) / self._time_scale)
-
-    def time_left_s(self) -> float:
-        return self.real_s_until(self.session.length_s)
-
-    def is_over(self) -> bool:
-        return self.session.is_over(self.now_s())
-
-    def describe(self, phase: str, user_action: str) -> VisitInfo:
-        """Whose requests the next ones are."""
-        key = self.session.key
-        return VisitInfo(key.profile, phase, key.slot, key.session, self.account, self.session.pages, user_action)
-
-    def summary(self, outcome: Outcome) -> SessionSummary:
-        session = self.session
-        return SessionSummary(
-            start_ns=self.start_ns,
-            duration_us=round((time.perf_counter() - self._start) * 1e6),
-            planned_us=round(session.length_s / self._time_scale * 1e6),
-            profile=session.key.profile,
-            slot=session.key.slot,
-            session=session.key.session,
-            account=self.account,
-            phase=self.phase,
-            intent=session.intent,
-            outcome=outcome,
-            pages_planned=session.pages_planned,
-            pages=session.pages,
-            visits=dict(session.visits),
-            cart_adds=session.cart_adds,
-            orders_placed=session.orders_placed,
-            orders_paid=session.orders_paid,
-        )
 
 
 class ShopUser(FastHttpUser):
@@ -113,7 +51,7 @@ class ShopUser(FastHttpUser):
         self._profile = plan.scenario.profiles[self.profile_name]
         self._stop_asked = Event()
         self._seat: Seat | None = None
-        self._live: LiveSession | None = None
+        self._live: RunningSession | None = None
         self._shop = ShopClient(
             self.client,
             runtime.steering,
@@ -190,7 +128,7 @@ class ShopUser(FastHttpUser):
             if seat is not None:
                 self._runtime.seats.give_back(seat)
 
-    def _begin_session(self) -> LiveSession:
+    def _begin_session(self) -> RunningSession:
         runtime, plan = self._runtime, self._runtime.plan
         if self._seat is None:
             self._seat = self._ask(lambda: runtime.seats.take(self.profile_name))
@@ -198,8 +136,14 @@ class ShopUser(FastHttpUser):
         key = SessionKey(plan.seed, self.profile_name, self._seat.slot, self._seat.session)
         self._seat.session += 1
         session = Session(self._profile, key, plan.scenario.catalogue, plan.scenario.addresses)
-        live = self._live = LiveSession(
-            session, account, shop.credentials(plan.scenario.name, account), runtime.segment_now().name, plan.time_scale
+        live = self._live = RunningSession(
+            session,
+            account,
+            shop.credentials(plan.scenario.name, account),
+            runtime.segment_now().name,
+            plan.time_scale,
+            time.perf_counter,
+            time.time_ns,
         )
         self._shop.begin_session(session.reference, self._sign_in_again, live.time_left_s)
         return live

@@ -18,7 +18,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,14 +86,30 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     beside.replace(path)
 
 
+@dataclass(frozen=True)
+class Writer:
+    """Who writes, and its clock. A run in virtual time states one that is always the same."""
+
+    host: str
+    pid: int
+    token: str  # eight hex digits that tell incarnations apart
+    now_ns: Callable[[], int]  # wall-clock time, ns
+
+
+def this_process() -> Writer:
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:48] or "host"
+    return Writer(host, os.getpid(), secrets.token_hex(4), time.time_ns)
+
+
 class EventWriter:
     """A process incarnation that writes events and no rows."""
 
-    def __init__(self, path: Path, role: str) -> None:
-        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:48] or "host"
+    def __init__(self, path: Path, role: str, writer: Writer | None = None) -> None:
+        who = writer or this_process()
         self.path = path
-        self.incarnation = f"{role}.{host}.{secrets.token_hex(4)}"
-        self._facts = {"role": role, "host": host, "pid": os.getpid(), "started_unix_ns": time.time_ns()}
+        self.incarnation = f"{role}.{who.host}.{who.token}"
+        self._now_ns = who.now_ns
+        self._facts = {"role": role, "host": who.host, "pid": who.pid, "started_unix_ns": who.now_ns()}
         try:
             self._open()
             self._names = _Lines(path / "dictionaries" / f"{self.incarnation}.jsonl")
@@ -105,7 +121,7 @@ class EventWriter:
 
     def event(self, kind: str, **facts: Any) -> None:
         """Write one event with the time of now."""
-        self._events.write({"t_ns": time.time_ns(), "kind": kind, **facts})
+        self._events.write({"t_ns": self._now_ns(), "kind": kind, **facts})
 
     def rows(self) -> dict[str, int]:
         """Rows written so far, by table."""
@@ -132,11 +148,11 @@ class RunWriter(EventWriter):
     Rows go through `append`; ids for the `*_ref` columns come from `ref`; `board` says what is in flight.
     """
 
-    def __init__(self, path: Path, role: str, board_places: int) -> None:
+    def __init__(self, path: Path, role: str, board_places: int, writer: Writer | None = None) -> None:
         self._refs: dict[tuple[str, str], int] = {}
         self._ref_counts: dict[str, int] = {}
         self._board_places = board_places
-        super().__init__(path, role)
+        super().__init__(path, role, writer)
 
     def _open(self) -> None:
         self.tables = {

@@ -44,19 +44,19 @@ class EventHeap:
     """What is still to come, earliest first."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []
+        self.heap: list[tuple[float, int, Timer]] = []
         self._pushed = 0
 
     def push(self, due_s: float, fn: Callable[[], None]) -> Timer:
         """Add `fn`, due at `due_s`."""
         timer = Timer(due_s, fn)
         self._pushed += 1
-        heapq.heappush(self._heap, (due_s, self._pushed, timer))
+        heapq.heappush(self.heap, (due_s, self._pushed, timer))
         return timer
 
     def next_due_s(self) -> float | None:
         """When the next function is due, or None when nothing is to come."""
-        heap = self._heap
+        heap = self.heap
         while heap:
             if heap[0][2].fn is not None:
                 return heap[0][0]
@@ -65,7 +65,7 @@ class EventHeap:
 
     def pop(self) -> Callable[[], None]:
         """Take the next function; only after `next_due_s` said that there is one."""
-        fn = heapq.heappop(self._heap)[2].fn
+        fn = heapq.heappop(self.heap)[2].fn
         if fn is None:
             raise LookupError("the next event was cancelled: ask next_due_s first")
         return fn
@@ -101,6 +101,18 @@ class VirtualClock:
         """Run everything due up to and including `end_s`; afterwards it is `end_s`."""
         while (due_s := self._events.next_due_s()) is not None and due_s <= end_s:
             self.step()
+        self._now_s = max(self._now_s, end_s)
+
+    def run_before(self, end_s: float) -> None:
+        """Run everything due before `end_s`, but nothing due at it; afterwards it is `end_s`."""
+        heap = self._events.heap
+        while heap and heap[0][0] < end_s:
+            due_s, _, timer = heapq.heappop(heap)
+            fn = timer.fn
+            if fn is not None:
+                self._now_s = due_s
+                self.events_run += 1
+                fn()
         self._now_s = max(self._now_s, end_s)
 
     def run_for(self, duration_s: float) -> None:

@@ -110,12 +110,11 @@ class TimeoutLine:
         return deadline
 
     def _on_timer(self) -> None:
-        self._timer = None
         now_s = self._clock.now()
         line = self._line
         while line and (line[0].expire is None or line[0].due_s <= now_s):
             expire = line.popleft().expire
             if expire is not None:
                 expire()
-        if line and self._timer is None:
-            self._timer = self._clock.call_later(line[0].due_s - now_s, self._on_timer)
+        # Only now: one that began while others expired must not arm the timer for itself, behind those before it.
+        self._timer = self._clock.call_later(line[0].due_s - now_s, self._on_timer) if line else None

@@ -208,16 +208,27 @@ class Proxy:
 
     def _answer(self, service: str, path: str, asked: _Asked, exchange: Exchange) -> HttpReply:
         headers = _exchange_headers(asked, exchange)
-        response = exchange.response
-        if isinstance(response, Response) and response.status < 400:
-            return _reply(response.status, response.body.encode() if response.body else b"", headers)
-        if exchange.backend is None:
-            if exchange.flags[-1] == "no_healthy_instance":
-                return json_reply(503, {"error": _no_instance(service)}, headers)
+        status, body, come_back = answer_of(exchange, service, path)
+        if come_back:
             headers.append((b"retry-after", b"%d" % self._stage.world.parameters.retry_after))
-            return json_reply(503, {"error": _REFUSALS[exchange.flags[-1]].format(service=service)}, headers)
-        text = _failure(exchange, response if isinstance(response, Response) else None, path)
-        return json_reply(502, {"error": f"Failed to forward request: {text}"}, headers)
+        return _reply(status, body.encode(), headers)
+
+
+def answer_of(exchange: Exchange, service: str, path: str) -> tuple[int, str, bool]:
+    """What the client is answered when `exchange` is over: status, body, and whether it is told to come back later."""
+    response = exchange.response
+    if isinstance(response, Response) and response.status < 400:
+        return response.status, response.body or "", False
+    if exchange.backend is None:
+        if exchange.flags[-1] == "no_healthy_instance":
+            return 503, _error(_no_instance(service)), False
+        return 503, _error(_REFUSALS[exchange.flags[-1]].format(service=service)), True
+    text = _failure(exchange, response if isinstance(response, Response) else None, path)
+    return 502, _error(f"Failed to forward request: {text}"), False
+
+
+def _error(text: str) -> str:
+    return encode_json({"error": text})
 
 
 _REFUSALS = {

@@ -16,6 +16,7 @@ NUMERIC = {"numpy"}
 HTTP = {"requests"}
 TABLES = {"numpy", "pandas", "pyarrow"}
 LOCUST = {"locust", "gevent", "geventhttpclient"}
+SERVER = {"uvicorn", "httptools", "uvloop", "asyncio", "requests"}
 LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"}  # of the scenario, without pydantic
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.observation_table", "rl_hooks.histogram", "rl_hooks.timed_facts"}
@@ -31,6 +32,26 @@ EXPORT = (
 )
 
 RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"}
+
+MODEL = {  # of the sandbox: pure code, the same live and in virtual time
+    *("sandbox.backend", "sandbox.balancer", "sandbox.breaker", "sandbox.clock", "sandbox.faults", "sandbox.gauges"),
+    *("sandbox.instance", "sandbox.parameters", "sandbox.processor", "sandbox.proxy", "sandbox.shop", "sandbox.sizing"),
+    *("sandbox.stage", "sandbox.strategies", "sandbox.weather", "sandbox.world"),
+}
+SANDBOX = MODEL | {"sandbox.control", "sandbox.metrics", "sandbox.server"}
+SHOPPERS = {  # the live shoppers' own rules, without Locust
+    *("profiles.answers", "profiles.base", "profiles.cart", "profiles.choice", "profiles.journeys", "profiles.running"),
+    *("profiles.seats", "profiles.session", "profiles.shop", "profiles.tries"),
+}
+VIRTUAL = (
+    MODEL
+    | SHOPPERS
+    | FACTS
+    | FEATURES
+    | NUMERIC
+    | {"sandbox.virtual", "scenario", "rl_hooks.control", "rl_hooks.policies", "rl_hooks.live", "rl_hooks.run_folder"}
+    | {"rl_hooks.faults.agent", "rl_hooks.faults.schedule", "rl_hooks.record.decisions", "rl_hooks.record.recorder"}
+)
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
@@ -63,7 +84,10 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
     "rl_hooks.export.formats.minari_dataset": EXPORT | {"minari", "gymnasium"},
     "rl_hooks.report": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"},
-    "sandbox": {"sandbox", "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
+    "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
+    "sandbox.virtual": VIRTUAL,
+    "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
+    "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
 }
 
 MODULES = {
@@ -117,13 +141,31 @@ def test_packages_say_nothing_in_their_init() -> None:
     "module",
     [
         *("scenario.plan", "profiles.session", "rl_hooks.control", "rl_hooks.run_reader"),
-        *("rl_hooks.export.bundle", "rl_hooks.report.judge"),
+        *("rl_hooks.export.bundle", "rl_hooks.report.judge", "rl_hooks.record.decisions"),
     ],
 )
 def test_pure_modules_load_neither_locust_nor_gevent(module: str) -> None:
     program = f"import sys, {module}; print(sorted({LOCUST!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_model_and_virtual_time_load_neither_a_server_nor_a_client() -> None:
+    program = f"import sys, sandbox.virtual.__main__; print(sorted({{*{LOCUST!r}, *{SERVER!r}}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_live_and_virtual_time_run_one_model() -> None:
+    """Nothing of the model and of the shoppers' rules is written twice: both sides import the same."""
+    virtual = set().union(*(imports_of(path) for module, path in MODULES.items() if covers("sandbox.virtual", module)))
+    server, users = (
+        set().union(*(imports_of(MODULES[module]) for module in modules))
+        for modules in (("sandbox.__main__", "sandbox.proxy"), ("profiles.user", "profiles.client"))
+    )
+    assert {"sandbox.world.World", "sandbox.sizing.size", "sandbox.parameters.Parameters"} <= virtual & server
+    rules = {"profiles.journeys", "profiles.answers.judge", "profiles.tries.tries", "profiles.running.RunningSession"}
+    assert rules | {"profiles.session.Session"} <= virtual & users
 
 
 def test_both_sides_of_the_boundary_know_the_same_services() -> None:

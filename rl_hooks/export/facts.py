@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,6 +142,10 @@ def provenance(part: "RunSteps") -> dict[str, Any]:
     return {
         "run_id": part.run_id,
         **{name: manifest.get(name) for name in names},
+        "config_file": Path(str(manifest.get("config_path", ""))).name,
+        "virtual": manifest.get("virtual") is True,
+        "healthy": manifest.get("healthy"),  # of a run in virtual time; null: not known
+        "utilization": manifest.get("utilization"),
         # A run that was killed could not say so: whatever is not complete was interrupted, as far as the data goes.
         "state": "complete" if manifest["state"] == "complete" else "interrupted",
         "time_scale": part.plan.time_scale,

@@ -85,7 +85,14 @@ class Recorder:
     `on_fault(message)` is called once, when a row could not be written; `rows_lost` says how many.
     """
 
-    def __init__(self, writer: RunWriter, in_force: InForce, on_fault: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        writer: RunWriter,
+        in_force: InForce,
+        on_fault: Callable[[str], None],
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._now_ns = now_ns
         self.writer = writer
         self.in_force = in_force
         self.rows_lost = 0
@@ -111,7 +118,7 @@ class Recorder:
         """A request is about to be sent: note it as in flight and return the headers that steer the balancer."""
         action, index, headers, propensity = self.in_force.by_service[call.service]
         call.action, call.tick, call.propensity = action, self.in_force.tick, propensity
-        call.start_ns = time.time_ns()
+        call.start_ns = self._now_ns()
         visit = call.visit
         try:
             place = self._places.get((visit.profile, visit.slot))
@@ -197,6 +204,33 @@ class Recorder:
             self._board_map[place + SENT_BYTES] = 0  # no longer busy
         except Exception as error:  # noqa: BLE001  (whatever it was, the run must hear of it, and Locust must not)
             self._lost("request", error)
+
+    def write(
+        self, call: Any, duration_us: int, length: int, instance: int, applied: int, upstream_us: int, queue_us: int
+    ) -> None:
+        """The same row from facts that are known without an answer's headers; raises what goes wrong."""
+        place = call.place
+        rows = self._requests
+        offset = rows.place()
+        ended = offset + SENT_BYTES
+        rows.map[offset:ended] = self._board_map[place : place + SENT_BYTES]
+        _pack_ended(
+            rows.map,
+            ended,
+            duration_us,
+            length,
+            upstream_us,
+            queue_us,
+            instance,
+            call.status,
+            call.backend_status,
+            applied,
+            call.ok,
+            _FAILURES[call.failure],
+            rows.next_seq,
+        )
+        rows.commit()
+        self._board_map[place + SENT_BYTES] = 0  # no longer busy
 
     def session_ended(self, summary: Any) -> None:
         """Write the row of a session. `summary` has the columns of SESSIONS, with names instead of ids."""

@@ -17,6 +17,7 @@ import gevent
 from rl_hooks.control import Controller
 from rl_hooks.record import generator, upkeep
 from rl_hooks.record.controller import DecisionLoop
+from rl_hooks.record.decisions import Attendance
 from rl_hooks.record.options import Setup
 from rl_hooks.record.recorder import InForce, Recorder
 from rl_hooks.report_rows import Report, Reporter
@@ -62,10 +63,10 @@ class Recording:
         self._environment = environment
         self._on_fault = on_fault
         self._greenlets: list[gevent.Greenlet] = []
-        self._phase: str | None = None
         self._closed = False
         places = 2 * sum(plan.max_users_per_profile.values()) + SPARE_BOARD_PLACES
         self.writer = RunWriter(folder, role, places)
+        self._attendance = Attendance(self.writer)
         self.recorder = Recorder(self.writer, self.in_force, self._fail)
         try:
             self.recorder.know(plan.scenario.profiles, [phase.name for phase in plan.phases])
@@ -118,11 +119,7 @@ class Recording:
     def note_users(self, run_time_s: float, planned: Mapping[str, int], actual: Mapping[str, int]) -> None:
         """Write planned and actual users, and the phase when it changes. Called once a second."""
         try:
-            phase = self.phase_now(run_time_s)
-            if phase != self._phase:
-                self._phase = phase
-                self.writer.event("phase", phase=phase, run_time_s=round(run_time_s, 3))
-            self.writer.event("users", run_time_s=round(run_time_s, 3), planned=dict(planned), counts=dict(actual))
+            self._attendance.note(run_time_s, self.phase_now(run_time_s), planned, actual)
         except OSError as error:
             self._fail(f"{self.folder}: an event could not be written ({error.strerror})")
 

@@ -161,6 +161,7 @@ def _facts(card: ReportCard) -> Iterator[str]:
 
 def _run(run: Mapping[str, Any]) -> str:
     compressed = ", compressed" if run.get("compressed") else ""
+    compressed += ", in virtual time" if run.get("virtual") else ""
     return f"{run['run_id']} ({run['state']}{compressed})"
 
 

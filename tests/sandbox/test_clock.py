@@ -66,3 +66,19 @@ def test_timeouts_expire_in_turn_at_their_time_and_cancelled_ones_never(clock: V
             deadlines["b"].cancel()
     clock.run_until(100.0)
     assert expired == [(5.0, "a"), (7.0, "c"), (14.0, "d")]
+
+
+def test_a_timeout_that_begins_while_another_expires_does_not_delay_those_before_it() -> None:
+    clock = VirtualClock()
+    line = TimeoutLine(clock, 5.0)
+    expired: list[tuple[str, float]] = []
+
+    def first() -> None:
+        expired.append(("first", clock.now()))
+        line.start(lambda: None)
+
+    line.start(first)
+    clock.run_until(1.0)
+    line.start(lambda: expired.append(("second", clock.now())))
+    clock.run_until(20.0)
+    assert expired == [("first", 5.0), ("second", 6.0)]

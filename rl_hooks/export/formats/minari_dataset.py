@@ -1,8 +1,9 @@
 """Minari data sets, train and validation apart, with the HDF5 or the Arrow back end.
 
 The folder is what MINARI_DATASETS_PATH names; the ids are in format.json. An id names its content, so no two bundles
-share one and none is ever overwritten. No environment is named: there is none to make yet, so load with
-`minari.load_dataset` and do not ask for `recover_environment`.
+share one and none is ever overwritten. Where all runs were made on the sandbox with one of the suite's own scenario
+files, the environment is the sandbox in virtual time with this data's encoding; call `sandbox.virtual.env.register()`
+before `recover_environment`. Otherwise none is named.
 
 Infos have flat keys and length T + 1, of which the last is NaN: the Arrow back end can read nothing else back.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,18 @@ from minari.data_collector import EpisodeBuffer
 
 from rl_hooks.export.formats.flat import flat_facts
 from rl_hooks.export.formats.source import Bundle, Part, transitions_path
+from scenario.load import CONFIGS
 
 Array = npt.NDArray[Any]
 
 NAMESPACE = "locust-rl-balancer"  # of at least two characters, or Minari calls the id malformed
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
+ENVIRONMENT, ENTRY_POINT = "LoadBalancerSandbox-v0", "sandbox.virtual.env:LoadBalancerSandboxEnv"
+MOST_STEPS = 100_000  # d3rlpy wants a limit; the environment's own episodes are far shorter
+_WORLD = {  # what is known of all runs -> argument of the environment
+    "config_file": "scenario_file",
+    **{name: name for name in ("scenario", "time_scale", "user_scale", "healthy", "utilization")},
+}
 _INFOS = ("decision_tick", "t_s", "dt_s", "n_requests", "n_errors", "reward_filled")
 
 
@@ -61,13 +69,33 @@ def _write(bundle: Bundle, folder: Path, data_format: str) -> dict[str, Any]:
         for name, part in bundle.parts.items():
             facts["parts"][name] |= {"file": dataset_id(bundle, name), "id": dataset_id(bundle, name)}
             _create(bundle, part, data_format)
-    return {**facts, "environment": None, "minari": minari.__version__}
+    spec = environment(bundle)
+    return {**facts, "environment": None if spec is None else ENVIRONMENT, "minari": minari.__version__}
+
+
+def environment(bundle: Bundle) -> gymnasium.envs.registration.EnvSpec | None:
+    """The sandbox as it was in all runs, with the bundle's encoding; None where it was another system, or several."""
+    runs = bundle.facts["runs"]
+    worlds = [{name: run.get(name) for name in ("balancer", "config_sha256", *_WORLD)} for run in runs]
+    if worlds[0]["balancer"] != "sandbox" or not _is_ours(runs[0]) or any(one != worlds[0] for one in worlds):
+        return None
+    known = {argument: worlds[0][name] for name, argument in _WORLD.items() if worlds[0][name] is not None}
+    scaling = {name: bundle.encoding.facts()[name] for name in ("mean", "std")}
+    return gymnasium.envs.registration.EnvSpec(
+        ENVIRONMENT, entry_point=ENTRY_POINT, max_episode_steps=MOST_STEPS, kwargs={**known, "encoding": scaling}
+    )
+
+
+def _is_ours(run: Mapping[str, Any]) -> bool:
+    """Whether the run's scenario file is one that every installation of the suite has, unchanged."""
+    file = CONFIGS / str(run.get("config_file") or "-")
+    return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == run["config_sha256"]
 
 
 def _create(bundle: Bundle, part: Part, data_format: str) -> None:
     runs = bundle.facts["runs"]
     with warnings.catch_warnings():
-        # Minari warns for every fact that is not given. We have no environment, no address and no reference score.
+        # Minari warns for every fact that is not given. We have no address and no reference score.
         warnings.simplefilter("ignore", UserWarning)
         dataset = minari.create_dataset_from_buffers(
             dataset_id=dataset_id(bundle, part.name),
@@ -79,8 +107,11 @@ def _create(bundle: Bundle, part: Part, data_format: str) -> None:
             description=f"Decisions of a load balancer, one episode per run, service and time block: {part.name}",
             data_format=data_format,
         )
+    spec = environment(bundle)
     dataset.storage.update_metadata(
         {
+            # Given to Minari as an argument it would be made now, which an export has no need of.
+            **({} if spec is None else {"env_spec": spec.to_json()}),
             "observation_columns": list(bundle.encoding.columns),
             "action_names": list(bundle.actions),
             "encoding": json.dumps(bundle.encoding.facts()),
