@@ -78,8 +78,9 @@ def _measured(small: Path, large: Path, rounds: int) -> dict[str, float]:
             f"(reading and checking {table['read_ns_per_row']:.0f}, of it checksums {table['crc_ns_per_row']:.0f}), "
             f"{table['wall_s']:.1f} s wall, {table['peak_mb']:.0f} MB; pandas {pandas['ns_per_row']:.0f} ns a row"
         )
-    loaded = [f"{table['load_s']:.1f}" for table in ours]
-    print(f"the pass: {f'compiled; loading or compiling it took {loaded} s CPU' if ours[0]['load_s'] else 'numpy'}")
+    loaded = ", ".join(f"{table['load_s']:.1f}" for table in ours)
+    is_compiled = compiled.worth_it(int(ours[0]["rows"]))
+    print(f"the pass: {f'compiled; loading or compiling it took {loaded} s CPU' if is_compiled else 'numpy'}")
     print(f"{few['rows']:.0f} requests: {few['ns_per_row']:.0f} ns CPU a row, {few['peak_mb']:.0f} MB")
     return {
         "rows per second and core (millions)": 1000 / statistics.median(table["ns_per_row"] for table in ours),

@@ -155,7 +155,7 @@ class _SlidingQuantiles:
             return service * DURATIONS + duration_us.astype(np.int64)
         return (histogram.bucket_of(duration_us) + service * histogram.BUCKETS).astype(self.key_dtype)
 
-    def add(self, cell: Ints, key: Array, complete_ns: int) -> None:
+    def add(self, cell: Array, key: Array, complete_ns: int) -> None:
         """Rows by the cell and the key of each; they are counted in `rows` already."""
         order = slice(None) if (cell[1:] >= cell[:-1]).all() else np.argsort(cell, kind="stable")
         self._waiting.append((cell[order], key[order]))

@@ -20,7 +20,7 @@ from rl_hooks.request_log import Batch
 Array = npt.NDArray[Any]
 
 
-WORTH_ROWS = 5_000_000
+WORTH_ROWS = 8_000_000
 """Loading numba and the compiled loops takes as long as the pass over so many rows saves."""
 
 

@@ -165,9 +165,16 @@ def test_an_empty_service_has_no_quantile_and_no_requests() -> None:
 
 
 def tables(use_compiled: bool, seed: int = 3) -> align.Tallies:
+    """Of a run in which some requests begin, and others end, exactly at a decision."""
     plan = builders.plan(seed=seed)
     run = irregular_run(seed, plan)
-    return align.tally(run, plan, align.timeline(run, plan), exact_quantiles=False, use_compiled=use_compiled)
+    line, requests = align.timeline(run, plan), run.requests
+    begin, end = requests[::20], requests[1::20]
+    begin["start_ns"] = np.resize(line.t_ns, len(begin))
+    end["start_ns"] = np.resize(line.t_ns, len(end)) - 5_000_000
+    end["duration_us"] = 5000
+    run = replace(run, requests=requests[np.argsort(requests["start_ns"], kind="stable")])
+    return align.tally(run, plan, line, exact_quantiles=False, use_compiled=use_compiled)
 
 
 @pytest.mark.formats

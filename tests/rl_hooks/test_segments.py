@@ -1,14 +1,16 @@
 """Segments: every whole row survives any kill and any cut, and what is damaged is never passed off as data."""
 
+import importlib.util
 import random
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rl_hooks.row import Table
-from rl_hooks.segments import HEADER, SegmentWriter, read_segment
+from rl_hooks.segments import HEADER, SegmentWriter, checksum_function, read_segment
 
 TABLE = Table("things", (("value", "I", "any number"), ("ratio", "f", "any ratio"), ("seq", "Q", "row number")))
 OTHER = Table("things", (("value", "I", "any number"), ("rate", "f", "renamed"), ("seq", "Q", "row number")))
@@ -173,3 +175,14 @@ def test_a_tail_hands_out_every_row_once_through_many_segments(tmp_path: Path) -
     assert rows["seq"].tolist() == list(range(4, 4 + written))  # those before it was made are not its own
     assert rows["value"].tolist() == list(range(written))
     assert tail.take() == b""
+
+
+@pytest.mark.formats
+@pytest.mark.skipif(
+    importlib.util.find_spec("isal") is None, reason="isal is not installed; `make formats` installs it"
+)
+def test_the_faster_checksum_is_the_same_number() -> None:
+    assert checksum_function() is not zlib.crc32
+    content = random.Random(1).randbytes(100_000)
+    for size in (0, 1, 7, 64, 90, 4095, len(content)):
+        assert checksum_function()(memoryview(content)[:size]) == zlib.crc32(content[:size])
