@@ -333,7 +333,6 @@ def _run(job: Job, target: Target, options: argparse.Namespace, stop: Stop) -> S
     tally: list[str] = []
     export_code = 0
     if state != "not started":
-        logger.info("exporting %s", job.folder)
         export_code, tally = _export(job.folder, options.logs, stop)
     result = read_result(job.folder, job.scenario, str(job.config), state, code, tally)
     failed = gates(result, options.min_success, options.max_rows_lost)
@@ -400,15 +399,20 @@ def _export(folder: Path, logs: str, stop: Stop) -> tuple[int, list[str]]:
 
     The report card's verdict is about the data, not about the run: it does not change the exit code.
     """
-    code, tally = _printed(["rl_hooks.export", str(folder), "--logs", logs], stop, "the export")
+    before = stop.times  # a Ctrl-C from the next line on is meant for the export
+    logger.info("exporting %s", folder)
+    code, tally = _printed(["rl_hooks.export", str(folder), "--logs", logs], stop, before, "the export")
     if code in (0, ROWS_MISSING) and not stop.times:
-        tally += _printed(["rl_hooks.report", str(folder)], stop, "the report card")[1]
+        tally += _printed(["rl_hooks.report", str(folder)], stop, 0, "the report card")[1]
     return code if code in (0, ROWS_MISSING) else FAILED, tally
 
 
-def _printed(module: list[str], stop: Stop, what: str) -> tuple[int, list[str]]:
-    """A module of ours in a process of its own, which a first Ctrl-C lets finish: exit code and printed lines."""
-    before, told = stop.times, False
+def _printed(module: list[str], stop: Stop, before: int, what: str) -> tuple[int, list[str]]:
+    """A module of ours in a process of its own, which a first Ctrl-C lets finish: exit code and printed lines.
+
+    `before`: how often a stop was asked for that was not meant for it.
+    """
+    told = False
     with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
         with child([sys.executable, "-m", *module], PROJECT, stdout=printed) as process:
             for asked in wait(process, stop, before):
