@@ -81,12 +81,7 @@ class LiveWindow:
         return self._window.observe(t_ns).values
 
     def decided(self, t_ns: int, decisions: Sequence[Decision]) -> None:
-        self._window.push_decisions(
-            np.array([decision.service for decision in decisions]),
-            np.full(len(decisions), t_ns),
-            np.array([decision.action for decision in decisions]),
-            np.array([decision.actuated for decision in decisions]),
-        )
+        self._window.push_decisions(*decision_rows(t_ns, decisions))
 
 
 class LocalWindow(LiveWindow):
@@ -109,6 +104,16 @@ def give_up_ns(request_timeout_s: float) -> int:
 def is_gone(reported_ns: int, now_ns: int, give_up_ns: int) -> bool:
     """Whether a process that last reported at `reported_ns` counts as gone."""
     return now_ns - reported_ns > give_up_ns
+
+
+def decision_rows(t_ns: int, decisions: Sequence[Decision]) -> tuple[Array, Array, Array, Array]:
+    """Decisions of one moment as `ObservationWindow.push_decisions` takes them: service, t_ns, action, actuated."""
+    return (
+        np.array([decision.service for decision in decisions]),
+        np.full(len(decisions), t_ns),
+        np.array([decision.action for decision in decisions]),
+        np.array([decision.actuated for decision in decisions]),
+    )
 
 
 def sample_rows(sample: Sample) -> Array:

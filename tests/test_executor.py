@@ -244,6 +244,9 @@ def test_the_json_form_of_the_validation_is_a_scenario_file_that_runs_with_worke
     assert not execution.logs("quick_validation_config.json")
 
 
+# -- against a host that is already there -----------------------------------------------------------------------------
+
+
 @contextmanager
 def sandbox() -> Iterator[str]:
     command = [sys.executable, "-m", "sandbox", "--port", "0", "--healthy"]
@@ -351,6 +354,9 @@ def test_a_second_ctrl_c_ends_the_export_and_says_how_to_do_it_later(tmp_path: P
     (report,) = execution.logs("*.md")
     way_out = f"There is no bundle. This makes one of what was recorded: `python -m rl_hooks.export {execution.run}`\n"
     assert way_out in report.read_text()
+
+
+# -- something is killed ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere Locust goes on to the end of its plan")

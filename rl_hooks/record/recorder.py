@@ -180,35 +180,15 @@ class Recorder:
                     usual = False
                 if not usual:
                     instance, applied, upstream_us, queue_us = self._served_as_far_as_told(headers)
-            place = call.place
-            rows = self._requests
-            offset = rows.place()
-            ended = offset + SENT_BYTES
-            rows.map[offset:ended] = self._board_map[place : place + SENT_BYTES]
-            _pack_ended(
-                rows.map,
-                ended,
-                int(response_time * 1000),
-                response_length or 0,
-                upstream_us,
-                queue_us,
-                instance,
-                call.status,
-                call.backend_status,
-                applied,
-                call.ok,
-                _FAILURES[call.failure],
-                rows.next_seq,
-            )
-            rows.commit()
-            self._board_map[place + SENT_BYTES] = 0  # no longer busy
+            length = response_length or 0
+            self.write(call, int(response_time * 1000), length, instance, applied, upstream_us, queue_us)
         except Exception as error:  # noqa: BLE001  (whatever it was, the run must hear of it, and Locust must not)
             self._lost("request", error)
 
     def write(
         self, call: Any, duration_us: int, length: int, instance: int, applied: int, upstream_us: int, queue_us: int
     ) -> None:
-        """The same row from facts that are known without an answer's headers; raises what goes wrong."""
+        """Write the row of a request that ended, from facts; raises what goes wrong."""
         place = call.place
         rows = self._requests
         offset = rows.place()

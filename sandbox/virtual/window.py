@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_hooks.control import Decision, Sample
-from rl_hooks.live import Seen, sample_rows
+from rl_hooks.live import Seen, decision_rows, sample_rows
 from rl_hooks.observation import ObservationWindow, Spans
 
 
@@ -50,12 +50,7 @@ class VirtualWindow:
 
     def decided(self, t_ns: int, decisions: Sequence[Decision]) -> None:
         """See `rl_hooks.control.Window`."""
-        self._window.push_decisions(
-            np.array([decision.service for decision in decisions]),
-            np.full(len(decisions), t_ns),
-            np.array([decision.action for decision in decisions]),
-            np.array([decision.actuated for decision in decisions]),
-        )
+        self._window.push_decisions(*decision_rows(t_ns, decisions))
 
     def name_rows(self, incarnation: str) -> None:
         """Say in `seen` that the requests are the rows of this process."""

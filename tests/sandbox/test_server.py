@@ -43,6 +43,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+# -- the contract of an answer ----------------------------------------------------------------------------------------
+
+
 def test_a_purchase_over_http(live: Any) -> None:
     item = {"productId": "BOOK-001", "productName": "Paperback Novel", "price": 12.5, "quantity": 2}
     assert live.shop("GET", "inventory-service/api/inventory/products/category/books")[1][0]["sku"] == "BOOK-001"
@@ -168,6 +171,9 @@ def test_a_head_without_end_is_cut_off(live: Any) -> None:
     assert live.get("/actuator/health") == {"status": "UP"}
 
 
+# -- state, metrics, admin --------------------------------------------------------------------------------------------
+
+
 def test_the_state(live: Any) -> None:
     state = live.get("/state")
     assert abs(state["t_unix_ns"] - time.time_ns()) < 60e9 and tuple(state["services"]) == SERVICES
@@ -262,6 +268,9 @@ def test_control_actions_are_checked_as_a_whole(live: Any) -> None:
     assert "not JSON" in live.call("PUT", "/control/actions", b"{")[2]
 
 
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
 def test_faults_come_and_go_over_http(live: Any) -> None:
     def cart() -> tuple[int, Any]:
         return live.shop("GET", "cart-service/api/cart")
@@ -294,6 +303,9 @@ def test_a_bad_fault_is_refused_with_all_its_problems(live: Any) -> None:
     assert status == 400 and len(json.loads(text)["problems"]) == 2
     assert "not JSON" in live.call("POST", "/control/faults", b"{")[2]
     assert live.call("DELETE", "/control/faults/f99")[0] == 404
+
+
+# -- HTTP -------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_not_there_and_what_is_not_allowed(live: Any) -> None:
@@ -343,6 +355,9 @@ def test_requests_in_a_row_on_one_connection_and_in_parts(live: Any) -> None:
     assert re.findall(rb"HTTP/1\.1 (\d+)", seen) == [b"200", b"200", b"502", b"200"]
 
 
+# -- under load -------------------------------------------------------------------------------------------------------
+
+
 def test_healthy_means_everything_succeeds_with_all_actions_mixed(run_live: Run) -> None:
     live = run_live("--healthy", "--time-scale", "10", "--seed", "3")
     tokens = [live.token(f"user{number}") for number in range(8)]
@@ -372,6 +387,9 @@ def test_healthy_means_everything_succeeds_with_all_actions_mixed(run_live: Run)
     assert [line.split()[0] for line in lines[1:]] == list(SERVICES)
     assert lines[4].split() == ["order-service", "80", "(0)"]
     assert lines[3].split() == ["cart-service", str(80 + 80 + 2 * 80), "(0)"]
+
+
+# -- its end ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -433,6 +451,9 @@ def _runs(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     return False
+
+
+# -- its start --------------------------------------------------------------------------------------------------------
 
 
 def fails_to_start(*options: str) -> str:

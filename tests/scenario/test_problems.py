@@ -33,6 +33,9 @@ PROFILE_KEYS = (
 )
 
 
+# -- how a valid file is changed --------------------------------------------------------------------------------------
+
+
 def base(**values):
     return lambda t: suite(t)["base_config"].update(values)
 
@@ -385,6 +388,9 @@ SINGLE = [
 ]
 
 
+# -- one mistake, one line --------------------------------------------------------------------------------------------
+
+
 def test_the_file_that_the_tests_change_is_valid():
     assert list(load(tree()).scenarios) == ["day"]
 
@@ -394,6 +400,9 @@ def test_one_mistake_gives_one_line(change, line):
     whole = tree()
     change(whole)
     assert problems(whole) == [line]
+
+
+# -- many at once -----------------------------------------------------------------------------------------------------
 
 
 def test_yaml_and_json_give_the_same_messages():

@@ -65,6 +65,9 @@ def part(bundle: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(bundle / TRANSITIONS.format(name))
 
 
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
 def test_it_has_these_files_and_no_others(bundle: Path) -> None:
     assert sorted(content(bundle)) == [
         "README.md",
@@ -187,6 +190,9 @@ def test_requests_have_names_and_their_decision(bundle: Path, run: Run) -> None:
     assert by_episode[one["service"], one["decision_tick"]] == one["episode_id"]
 
 
+# -- schema, checksums, normalization ---------------------------------------------------------------------------------
+
+
 def test_the_schema_says_what_everything_is(bundle: Path) -> None:
     facts = strict(bundle / "dataset.json")
     assert facts["schema_version"] == 1
@@ -239,6 +245,9 @@ def test_a_feature_that_was_never_known_has_no_numbers(tmp_path: Path, run: Run)
     assert nothing["known_share"] == 0.0
 
 
+# -- the card ---------------------------------------------------------------------------------------------------------
+
+
 def test_the_card_makes_the_folder_loadable(bundle: Path) -> None:
     _, header, body = (bundle / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     files = yaml.safe_load(header)["configs"][0]["data_files"]
@@ -279,6 +288,9 @@ def test_the_example_in_the_card_runs(bundle: Path, data: Dataset, monkeypatch: 
     names: dict[str, Any] = {}
     exec(example[1], names)
     np.testing.assert_array_equal(names["observation"], data.observation[data.rows("train")])
+
+
+# -- again, and of several runs ---------------------------------------------------------------------------------------
 
 
 def test_exporting_again_gives_the_same_bytes(bundle: Path, run: Run, tmp_path: Path) -> None:
@@ -366,6 +378,9 @@ def test_two_runs_with_one_run_id_are_refused_as_such() -> None:
         assemble([one, other])
 
 
+# -- refused, and nothing lost ----------------------------------------------------------------------------------------
+
+
 def test_a_manifest_that_lacks_something_is_refused(run: Run) -> None:
     manifest = {name: value for name, value in run.manifest.items() if name not in ("plan", "run_id")}
     message = "runs/run: its manifest.json lacks run_id, plan; restore it as it was written"
@@ -436,6 +451,9 @@ def test_when_writing_fails_the_old_bundle_stays(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+# -- rules of the data ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("break_it", "problem"),
     [
@@ -489,6 +507,9 @@ def test_gaps_of_the_recording_are_marked(run: Run, tmp_path: Path) -> None:
     assert "rows lost    at least 12:" in tally(tmp_path / "bundle")
 
 
+# -- logs -------------------------------------------------------------------------------------------------------------
+
+
 def test_logs_have_the_names_and_the_strict_json_that_users_look_for(data: Dataset, run: Run, tmp_path: Path) -> None:
     written = write_logs(data, tmp_path / "logs")
     assert [path.name for path in written] == [
@@ -532,6 +553,9 @@ def test_logs_that_cannot_be_written_are_said(data: Dataset, tmp_path: Path) -> 
         write_logs(data, tmp_path / "logs")
     way_out = "choose another place with --logs"
     assert str(caught.value) == f"{tmp_path / 'logs'}: the log files cannot be written (File exists); {way_out}"
+
+
+# -- the tally --------------------------------------------------------------------------------------------------------
 
 
 def test_conversion_is_over_sessions_that_ended_by_themselves(tmp_path: Path) -> None:

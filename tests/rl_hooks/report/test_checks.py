@@ -49,6 +49,9 @@ def good(run: Run) -> Evidence:
     return made.evidence(run)
 
 
+# -- the whole card ---------------------------------------------------------------------------------------------------
+
+
 def test_good_data_is_ready_and_no_check_fails(good: Evidence) -> None:
     card = judge(good, LIMITS)
     assert card.overall.fitness is Fitness.READY
@@ -62,6 +65,9 @@ def test_sticky_logging_is_as_good_and_does_not_pass_its_own_memory_for_a_lastin
     card = judge(made.evidence(made.made_run(policy=made.sticky)), LIMITS)
     assert failed(card) == set()
     assert card.overall.fitness is Fitness.BANDIT
+
+
+# -- logging policy and propensities ----------------------------------------------------------------------------------
 
 
 def test_one_action_only_can_only_be_imitated() -> None:
@@ -127,6 +133,9 @@ def test_held_actions_are_impossible_in_between() -> None:
     assert finding.numbers["share"] == pytest.approx(0.8 * 5 / 6, abs=0.02)
 
 
+# -- what is there, what is lost --------------------------------------------------------------------------------------
+
+
 def test_a_missing_service_fails_every_pair_it_is_in() -> None:
     log = made.evidence(made.made_run(drop_service="inventory-service"))
     finding = found(log, "pairs_service_phase")
@@ -166,6 +175,9 @@ def test_requests_with_unknown_end_warn(run: Run) -> None:
     assert found(made.evidence(replace(run, in_flight=hanging)), "rows_lost").verdict is WARN
 
 
+# -- telemetry --------------------------------------------------------------------------------------------------------
+
+
 def test_frozen_telemetry_fails_from_the_start_and_from_the_middle(run: Run) -> None:
     for since in (0, len(run.samples) // 2):
         samples = run.samples.copy()
@@ -190,6 +202,9 @@ def test_a_run_without_a_metrics_source_is_a_warning_not_a_failure() -> None:
     log = made.evidence(made.made_run(samples=builders.rows("samples", []), manifest={"source": "none"}))
     assert found(log, "missing_telemetry").verdict is WARN
     assert found(log, "dead_features").verdict is PASS
+
+
+# -- effects of actions -----------------------------------------------------------------------------------------------
 
 
 def test_actions_without_an_effect_fail() -> None:
@@ -236,6 +251,9 @@ def test_drift_within_a_phase_is_found(run: Run) -> None:
     finding = found(made.evidence(replace(run, samples=samples)), "stationarity")
     assert finding.verdict is WARN
     assert "cpu_" in finding.found
+
+
+# -- transitions, rewards, splits -------------------------------------------------------------------------------------
 
 
 def test_steps_that_do_not_follow_from_each_other_fail(good: Evidence) -> None:
@@ -293,6 +311,9 @@ def test_another_action_than_the_one_drawn_is_counted(run: Run) -> None:
     assert finding.numbers["share"] == pytest.approx(0.1, abs=0.01)
 
 
+# -- traffic against its plan -----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("off", "verdict"), [({}, PASS), ({"quick_browser": 1}, WARN), ({"quick_browser": -3}, FAIL)])
 def test_users_off_their_plan(good: Evidence, off: Mapping[str, int], verdict: Verdict) -> None:
     events = ({"t_ns": builders.START_NS, "kind": "phase", "run_time_s": 0.0}, *made.counts(made.planned(), off))
@@ -331,6 +352,9 @@ def test_what_the_system_kept_a_shopper_from_is_no_lack_of_conversion(good: Evid
     assert found(made.as_recorded(good, sessions=sessions), "conversion").verdict is PASS
 
 
+# -- generator and clocks ---------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("cpu", "lag_s", "verdict"),
     [(0.5, 0.01, PASS), (0.9, 0.01, WARN), (0.5, 0.3, WARN), (0.99, 0.01, FAIL), (0.5, 1, FAIL)],
@@ -348,6 +372,9 @@ def test_clocks_that_are_apart(good: Evidence) -> None:
     for uncertainty_s, verdict in ((0.01, PASS), (0.3, WARN), (1.5, FAIL)):
         event = {"t_ns": builders.at(1), "kind": "clock", "offset_s": 0.0, "uncertainty_s": uncertainty_s}
         assert found(made.as_recorded(good, events=(*good.recorded[0].run.events, event)), "clock").verdict is verdict
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
 
 
 def faulty(run: Run, slow_until_s: float) -> Run:
@@ -422,6 +449,9 @@ def test_a_fault_that_could_not_be_applied_warns(good: Evidence) -> None:
     assert finding.found.endswith("1 could not be applied.")
 
 
+# -- size -------------------------------------------------------------------------------------------------------------
+
+
 def test_a_short_run_fails_on_size_alone() -> None:
     card = judge(made.evidence(made.made_run(minutes=2, lag_effect_ms=(LASTING,))), Thresholds())
     assert card.overall.fitness is Fitness.DEMONSTRATION
@@ -447,6 +477,9 @@ def test_a_service_that_is_hardly_called_is_no_fault_of_the_policy() -> None:
 def test_little_data_of_a_bad_policy_still_looks_bad() -> None:
     card = judge(made.evidence(made.made_run(minutes=5, policy=made.epsilon_greedy(0.02))), Thresholds())
     assert card.overall.fitness is Fitness.IMITATION
+
+
+# -- what the card is made from ---------------------------------------------------------------------------------------
 
 
 def test_a_bundle_alone_says_what_it_cannot_know(tmp_path: Path, run: Run, good: Evidence) -> None:
