@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rl_hooks.control import Decision
 from rl_hooks.decision import SERVICES
-from rl_hooks.live import LiveWindow, LocalWindow
+from rl_hooks.live import LiveWindow, LocalWindow, decision_rows
 from rl_hooks.observation import FEATURE_INDEX, FEATURES, ObservationWindow, Spans
 from rl_hooks.report_rows import Report, Reporter
 from rl_hooks.row import ENDED, ENDPOINT, OBSERVATION_VALUES, SENT, SENT_BYTES, VISIT, Method
@@ -159,3 +160,13 @@ def test_what_was_reported_while_a_decision_was_on_its_way_is_not_seen_by_it(fol
 
 def test_a_row_of_the_observations_table_has_room_for_every_feature() -> None:
     assert len(FEATURES) == OBSERVATION_VALUES
+
+
+def test_decisions_come_to_the_window_as_they_were_made() -> None:
+    sixth = (1 / 6,) * 6
+    made = [Decision(7, 0, 5, sixth, "mixed", True), Decision(7, 3, 2, sixth, "mixed", False)]
+    service, t_ns, action, actuated = decision_rows(1_000, made)
+    assert service.tolist() == [0, 3]
+    assert t_ns.tolist() == [1_000, 1_000]
+    assert action.tolist() == [5, 2]
+    assert actuated.tolist() == [True, False]
