@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--user-scale", type=float, default=1.0, metavar="U", help="multiplies the users of every phase")
     add("--seed", type=int, default=1, help="fixes every choice of the shoppers and of the logging policy")
     add("--decision-interval", type=float, metavar="SECONDS", help="instead of the scenario's, before time scale")
-    add("--logging-policy", default="uniform", help="uniform, sticky:KEEP or module:attribute")
+    add("--logging-policy", default="uniform", help="as --logging-policy of locust")
     add("--metrics-source", default="auto", help="auto, sandbox, none or module:attribute")
     add("--actuator", default="auto", help="auto, sandbox, header or module:attribute")
     add("--fault-injector", default="auto", help="auto, none, sandbox, http:FILE, command:FILE or module:attribute")
@@ -159,8 +159,8 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
     Raises ExecutorError with all that is wrong, before anything is made or started.
     """
     from rl_hooks.policies.builtin import PolicyError
+    from rl_hooks.policies.named import check_fit, make_policy
     from rl_hooks.prerequisites import State, check_all
-    from rl_hooks.record.options import SetupError, make_policy
     from scenario.errors import ScenarioError
     from scenario.load import find_file, load_file
     from scenario.plan import make_plan
@@ -180,13 +180,18 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
             )
             jobs.append(Job(Path(file.path), plan, Path(options.runs) / f"{plan.scenario.name}_{stamp}"))
 
+    def check_policy() -> None:
+        policy = make_policy(options.logging_policy)
+        for job in jobs:
+            check_fit(policy, job.plan.window_s, job.plan.decision_interval_s)
+
     sys.path.append(str(Path.cwd()))  # where Locust finds a logging policy of the user's, too
     jobs: list[Job] = []
     problems = _misplaced(options)
-    for check in [*([] if problems else [find_jobs]), lambda: make_policy(options.logging_policy)]:
+    for check in [*([] if problems else [find_jobs]), check_policy]:
         try:
             check()
-        except (ScenarioError, SetupError, PolicyError) as error:
+        except (ScenarioError, PolicyError) as error:
             problems.append(str(error))
     # Without a plan only the target can be looked at.
     plans = [job.plan for job in jobs]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.decision import ACTION_INDEX, ACTIONS
 
 
 class PolicyError(ValueError):
@@ -68,5 +68,54 @@ class Sticky:
         return tuple(share + self.keep * (index == previous) for index in range(len(ACTIONS)))
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """Always the same action: a strategy to compare with, or to fall back to. Its data covers nothing else."""
+
+    action: str
+
+    def __post_init__(self) -> None:
+        if self.action not in ACTION_INDEX:
+            raise PolicyError(f"fixed: there is no action {self.action!r}; there are {', '.join(ACTIONS)}")
+
+    def describe(self) -> str:
+        return f"fixed:{self.action}"
+
+    def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
+        return tuple(float(index == ACTION_INDEX[self.action]) for index in range(len(ACTIONS)))
+
+
+@dataclass(frozen=True)
+class EpsilonGreedy:
+    """Follow `base`, but draw uniformly with probability `eps`: P(a) = (1 - eps) * base(a) + eps / 6.
+
+    So every action keeps at least eps / 6, and data of a policy that is in use can be learned from again.
+
+    >>> [round(p, 4) for p in EpsilonGreedy(Fixed("round_robin"), 0.3).probabilities(previous=None)]
+    [0.05, 0.05, 0.75, 0.05, 0.05, 0.05]
+    """
+
+    base: LoggingPolicy
+    eps: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.eps) and 0 < self.eps <= 1):
+            raise PolicyError(
+                f"epsilon: the share of uniform draws is {self.eps}; it must be above 0 and at most 1, for example 0.1"
+            )
+
+    @property
+    def schema(self) -> Any:
+        """What the base was trained for, if it was trained."""
+        return getattr(self.base, "schema", None)
+
+    def describe(self) -> str:
+        return f"epsilon:{self.eps:g}:{self.base.describe()}"
+
+    def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
+        share = self.eps / len(ACTIONS)
+        return tuple(share + (1 - self.eps) * p for p in self.base.probabilities(previous, observation))
+
+
 BUILTIN = {"uniform": "rl_hooks.policies.builtin:Uniform", "sticky": "rl_hooks.policies.builtin:Sticky"}
-"""Short names for `--logging-policy`; a parameter follows a colon, as in `sticky:0.5`."""
+"""Short names; a parameter follows a colon, as in `sticky:0.5`. All that has a name: `rl_hooks.policies.named`."""

@@ -17,8 +17,8 @@ import requests
 from rl_hooks.actuators.header import BUILTIN as ACTUATORS
 from rl_hooks.control import Actuator, Source
 from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
-from rl_hooks.policies.builtin import BUILTIN as POLICIES
-from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
+from rl_hooks.policies.builtin import LoggingPolicy
+from rl_hooks.policies.named import FORMS, check_fit, make_policy
 from rl_hooks.sources.none import BUILTIN as SOURCES
 from rl_hooks.target import TargetError, root_of
 from rl_hooks.version import VERSION
@@ -33,7 +33,6 @@ DEFAULT_HOST = "http://127.0.0.1:8080/proxy"
 PROBE_TIMEOUT_S = 2.0
 SANDBOX = "sandbox"
 _METHODS = {  # what the parts of one's own have to have
-    "--logging-policy": ("describe", "probabilities"),
     "--metrics-source": ("describe", "sample"),
     "--actuator": ("describe", "apply"),
 }
@@ -63,7 +62,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "--logging-policy": {
         "default": "uniform",
-        "help": "policy that routes while we record: uniform, sticky:KEEP or module:attribute",
+        "help": f"policy that routes while we record: {FORMS}",
     },
     "--metrics-source": {"default": "auto", "help": f"auto, {', '.join(SOURCES)} or module:attribute"},
     "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
@@ -154,7 +153,7 @@ def make_setup(options: Any, host: str) -> Setup:
     problems: list[str] = []
     plan = _attempt(problems, lambda: _plan(options))
     root = _attempt(problems, lambda: root_of(host))
-    policy = _attempt(problems, lambda: make_policy(options.logging_policy))
+    policy = _attempt(problems, lambda: _policy(options.logging_policy, plan))
     kind = _kind_of(root) if root is not None else ""
     source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX else "header")
@@ -218,24 +217,11 @@ def _make_injector(name: str, root: str | None, host: str, faults: tuple[PlanFau
     return injector
 
 
-def make_policy(text: str) -> LoggingPolicy:
-    """The logging policy that `text` names: `uniform`, `sticky:0.5`, or `module:attribute`.
-
-    Raises PolicyError, SetupError or ScenarioError with what would be right.
-    """
-    option = "--logging-policy"
-    name, colon, parameter = text.partition(":")
-    policy: LoggingPolicy
-    if name not in POLICIES or not colon:
-        policy = _make(option, text, POLICIES)
-        return policy
-    try:
-        number = float(parameter)
-    except ValueError as error:
-        raise PolicyError(f"{option} {text}: {parameter!r} is not a number; write for example sticky:0.5") from error
-    if name != "sticky":
-        raise PolicyError(f"{option} {text}: {name} takes no parameter")
-    policy = _make(option, name, POLICIES, number)
+def _policy(text: str, plan: Plan | None) -> LoggingPolicy:
+    """The policy; a trained one fits to the plan, as far as there is one."""
+    policy = make_policy(text)
+    if plan is not None:
+        check_fit(policy, plan.window_s, plan.decision_interval_s)
     return policy
 
 
@@ -250,8 +236,6 @@ def _make(option: str, name: str, builtin: Mapping[str, str], *arguments: Any) -
         raise SetupError(f"{option} {name}: is a {type(made).__name__}; name a class or a function that makes one")
     try:
         thing = made(*arguments)
-    except PolicyError:
-        raise
     except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
         raise SetupError(f"{option} {name}: could not be made ({type(error).__name__}: {error})") from error
     lacking = [method for method in _METHODS[option] if not callable(getattr(thing, method, None))]

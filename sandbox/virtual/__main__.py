@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl_hooks.policies.builtin import PolicyError
+from rl_hooks.policies.named import FORMS, check_fit, make_policy
 from rl_hooks.run_folder import RunFolderError
-from sandbox.virtual.policies import make_policy
 from sandbox.virtual.recording import Totals, record
 from sandbox.virtual.simulation import Conditions
 from scenario.errors import ScenarioError
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for seed in range(options.seed, options.seed + options.days)
         ]
+        check_fit(policy, plans[0].window_s, plans[0].decision_interval_s)
         conditions = _conditions(options)
         folders = [_folder(options, scenario.name, policy.describe(), plan.seed) for plan in plans]
         taken = [str(folder) for folder in folders if folder.exists() and any(folder.iterdir())]
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--policy",
         default="uniform",
-        help="who decides: uniform, sticky:KEEP, an action as a fixed strategy, or module:attribute (%(default)s)",
+        help=f"who decides: {FORMS} (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1, help="fixes everything in the run (default: %(default)s)")
     parser.add_argument("--days", type=int, default=1, metavar="N", help="N runs with the seeds from --seed on")

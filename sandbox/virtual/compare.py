@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
-from sandbox.virtual.policies import make_policy
+from rl_hooks.policies.named import check_fit, make_policy
 from sandbox.virtual.simulation import Conditions
 from sandbox.virtual.stepped import Steered, SteppedRun
 from scenario.errors import ScenarioError
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         policies = [make_policy(text) for text in options.policies]
         scenario = load_file(find_file(options.scenario_file)).scenario(options.scenario)
-        make_plan(scenario, options.seed, options.time_scale, options.user_scale)
+        plan = make_plan(scenario, options.seed, options.time_scale, options.user_scale)
+        for policy in policies:
+            check_fit(policy, plan.window_s, plan.decision_interval_s)
     except (ScenarioError, PolicyError) as error:
         print(f"sandbox.virtual.compare: {error}", file=sys.stderr)
         return 2

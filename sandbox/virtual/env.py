@@ -30,7 +30,7 @@ import numpy.typing as npt
 from rl_hooks.decision import ACTIONS, SERVICE_INDEX, SERVICES
 from rl_hooks.export.formats.encoding import NEVER_MISSING, Encoding
 from rl_hooks.observation import FEATURES
-from sandbox.virtual.policies import make_policy
+from rl_hooks.policies.named import check_fit, make_policy
 from sandbox.virtual.simulation import Conditions
 from sandbox.virtual.stepped import Steered, SteppedRun
 from scenario.load import find_file, load_file
@@ -78,7 +78,9 @@ class LoadBalancerSandboxEnv(gymnasium.Env[Floats, Any]):
         self._make_plan = lambda seed: make_plan(self._scenario, seed, time_scale, user_scale, faults=faults)
         self._conditions = Conditions(healthy, utilization)
         self._agent_services = tuple(range(len(SERVICES))) if service is None else (SERVICE_INDEX[service],)
-        self._steered = Steered(make_policy(others))
+        policy, plan = make_policy(others), self._make_plan(0)
+        check_fit(policy, plan.window_s, plan.decision_interval_s)
+        self._steered = Steered(policy)
         self._encoding = _encoding(encoding)
         low, high = _bounds(self._encoding)
         count = len(self._agent_services)

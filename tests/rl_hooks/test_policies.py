@@ -1,11 +1,13 @@
 """Logging policies: proper distributions, and propensities that are the frequencies one sees."""
 
+import doctest
 import math
 import random
 
 import pytest
 
 from rl_hooks.decision import ACTIONS
+from rl_hooks.policies import builtin
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError, Sticky, Uniform
 
 
@@ -42,3 +44,9 @@ def test_sticky_draws_as_often_as_it_says() -> None:
 def test_a_policy_without_overlap_is_refused(keep: float) -> None:
     with pytest.raises(PolicyError, match=r"it must be at least 0 and below 1, for example sticky:0\.5"):
         Sticky(keep)
+
+
+def test_the_examples_in_the_text_are_true() -> None:
+    result = doctest.testmod(builtin)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -7,9 +7,10 @@ from typing import Any
 import configargparse
 import pytest
 
-from rl_hooks.policies.builtin import PolicyError, Sticky, Uniform
-from rl_hooks.record.options import SetupError, add_options, default_host, make_policy, make_setup, read_scenario_file
+from rl_hooks.policies.builtin import Uniform
+from rl_hooks.record.options import SetupError, add_options, default_host, make_setup, read_scenario_file
 from scenario.load import load_file
+from tests.tiny_policy import schema
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "comprehensive_rl_training_config.yaml"
 NOWHERE = "http://127.0.0.1:9/proxy"  # the discard port: nothing of ours listens there
@@ -60,31 +61,28 @@ def test_the_peak_load_is_the_busiest_phases() -> None:
     assert {product["sku"] for product in load["products"]} == {p.sku for p in setup.plan.scenario.catalogue}
 
 
-@pytest.mark.parametrize(
-    ("text", "policy"),
-    [("uniform", Uniform()), ("sticky", Sticky(0.5)), ("sticky:0.2", Sticky(0.2))],
-)
-def test_a_policy_by_name(text: str, policy: object) -> None:
-    assert make_policy(text) == policy
+class Trained(Uniform):
+    """A policy that was trained for decisions every 2 s."""
+
+    schema = schema()
 
 
-def test_a_policy_of_ones_own() -> None:
-    assert make_policy("rl_hooks.policies.builtin:Uniform") == Uniform()
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("sticky:much", "--logging-policy sticky:much: 'much' is not a number; write for example sticky:0.5"),
-        ("uniform:0.5", "--logging-policy uniform:0.5: uniform takes no parameter"),
-        ("sticky:1", "sticky: keep is 1.0; it must be at least 0 and below 1, for example sticky:0.5"),
-        ("os:sep", "--logging-policy os:sep: is a str; name a class or a function that makes one"),
-    ],
-)
-def test_a_policy_that_cannot_be_is_refused(text: str, complaint: str) -> None:
-    with pytest.raises((PolicyError, SetupError)) as caught:
-        make_policy(text)
-    assert str(caught.value) == complaint
+def test_a_trained_policy_is_refused_where_the_plan_is_another_than_it_was_trained_for() -> None:
+    fitting = options("--logging-policy", f"{__name__}:Trained")
+    assert make_setup(fitting, NOWHERE).policy == Trained()
+    with pytest.raises(SetupError) as caught:
+        make_setup(options("--logging-policy", f"epsilon:0.1:{__name__}:Trained", "--time-scale", "6"), NOWHERE)
+    assert str(caught.value).splitlines() == [
+        "policy epsilon:0.1:uniform does not fit to this run",
+        (
+            "  observation window: the policy was trained with 60 s of real time, here it is 10 s; a run with 60 s "
+            "would fit (time scale and window_seconds decide it)"
+        ),
+        (
+            "  decision interval: the policy was trained with 2 s of real time, here it is 0.333333 s; a run with 2 s "
+            "would fit (time scale and --decision-interval decide it)"
+        ),
+    ]
 
 
 class Mute:
@@ -98,7 +96,7 @@ class Mute:
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [
-        ("--logging-policy", "os:system", "--logging-policy os:system: could not be made (TypeError: "),
+        ("--logging-policy", "os:system", "policy os:system: could not be made (TypeError: "),
         ("--metrics-source", f"{__name__}:Mute", f"{__name__}:Mute: lacks describe, sample; a Mute cannot serve here"),
         ("--actuator", f"{__name__}:Mute", f"{__name__}:Mute: lacks describe, apply; a Mute cannot serve here"),
     ],

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.policies.builtin import Fixed
 from rl_hooks.run_reader import Run, read_run
 from sandbox.sizing import Sizing
-from sandbox.virtual.policies import Fixed
 from sandbox.virtual.recording import record
 from sandbox.virtual.simulation import Conditions
 from scenario.load import load_file

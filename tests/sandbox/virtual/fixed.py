@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from sandbox.virtual.policies import Fixed
+from rl_hooks.policies.builtin import Fixed
 
 least_loaded = partial(Fixed, "least_loaded")
 fastest_response = partial(Fixed, "fastest_response")

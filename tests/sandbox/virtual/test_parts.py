@@ -10,8 +10,8 @@ import pytest
 from profiles import shop
 from profiles.base import Call
 from profiles.session import Outcome, SessionSummary
-from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.policies.builtin import PolicyError, Sticky, Uniform
+from rl_hooks.decision import SERVICES
+from rl_hooks.policies.builtin import Uniform
 from rl_hooks.sources.sandbox import parse_state
 from sandbox.balancer import Exchange
 from sandbox.clock import VirtualClock
@@ -19,13 +19,18 @@ from sandbox.metrics import state
 from sandbox.virtual import compare
 from sandbox.virtual.__main__ import main
 from sandbox.virtual.access import WorldInjector, WorldSource
-from sandbox.virtual.policies import Fixed, make_policy
 from sandbox.virtual.shopper import target_of
 from sandbox.virtual.simulation import Conditions, Simulation
-from scenario.errors import ScenarioError
 from scenario.faults import PlanFault
 from scenario.plan import Plan
 from tests.sandbox.virtual import runs
+from tests.tiny_policy import schema
+
+
+class Trained(Uniform):
+    """A policy that was trained for decisions every 2 s."""
+
+    schema = schema()
 
 
 class Book:
@@ -147,19 +152,6 @@ def test_whoever_is_told_to_leave_ends_what_is_in_flight_and_leaves(ran: tuple[S
     assert simulation.run_time_s < simulation.plan.duration_s + simulation.plan.request_timeout_s
 
 
-def test_policies_by_name() -> None:
-    assert make_policy("uniform") == Uniform()
-    assert make_policy("sticky:0.25") == Sticky(0.25)
-    for index, action in enumerate(ACTIONS):
-        policy = make_policy(action)
-        assert policy == Fixed(action)
-        assert policy.probabilities(None, None)[index] == 1.0
-    with pytest.raises(ScenarioError, match="Did you mean 'least_loaded'"):
-        make_policy("least_load")
-    with pytest.raises(PolicyError, match="--policy sticky:much: could not convert"):
-        make_policy("sticky:much")
-
-
 def test_the_command_leaves_a_run_folder_per_day_and_says_how_fast_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +170,7 @@ def test_the_command_leaves_a_run_folder_per_day_and_says_how_fast_it_was(
         (["--scenario-file", "no.yaml"], "no such file"),
         (["--utilization", "9"], "--utilization: must be from 0.01 to 3"),
         (["--days", "0"], "--days: must be 1 or more"),
+        (["--policy", f"{__name__}:Trained", "--time-scale", "45"], "a run with 60 s would fit"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_a_message(
@@ -202,6 +195,8 @@ def test_policies_are_compared_in_the_same_worlds(capsys: pytest.CaptureFixture[
     assert "+0.0000 +- 0.0000" in same
     assert other.split()[0] == "uniform" and "+0.0000" not in other
     assert compare.main(["uniform", "--scenario-file", "no.yaml"]) == 2
+    assert compare.main(["uniform", f"{__name__}:Trained", *options]) == 2
+    assert "a run with 60 s would fit" in capsys.readouterr().err
 
 
 def test_all_services_are_reached(ran: tuple[Simulation, Book]) -> None:

@@ -1,0 +1,103 @@
+"""Policies by name: the one place that knows what `--logging-policy` and its relatives may say.
+
+text                      policy
+uniform, sticky:0.5       those that log (rl_hooks.policies.builtin)
+least_loaded, ...         one of the six actions, always
+onnx:FILE                 a trained policy
+epsilon:0.1:BASE          any of these, with a share of uniform draws
+module:attribute          one of your own
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from rl_hooks.decision import ACTION_INDEX, ACTIONS
+from rl_hooks.policies.builtin import BUILTIN, EpsilonGreedy, Fixed, LoggingPolicy, PolicyError
+from scenario.errors import ScenarioError
+from scenario.refs import resolve
+
+FORMS = "uniform, sticky:KEEP, an action as a fixed strategy, epsilon:EPS:POLICY, onnx:FILE or module:attribute"
+"""For the help of an option."""
+
+_NEEDED = ("describe", "probabilities")
+
+
+def make_policy(text: str) -> LoggingPolicy:
+    """The policy that `text` names. Raises PolicyError with what would be right."""
+    kind, colon, rest = text.partition(":")
+    if text in ACTION_INDEX:
+        return Fixed(text)
+    if kind == "onnx":
+        return _from_file(text, rest)
+    if kind == "epsilon":
+        return _exploring(text, rest)
+    if kind in BUILTIN and colon:
+        if kind != "sticky":
+            raise PolicyError(f"policy {text}: {kind} takes no parameter")
+        return _made(text, BUILTIN[kind], _number(text, rest, "sticky:0.5"))
+    return _made(text, text)
+
+
+def check_fit(policy: LoggingPolicy, window_s: float, decision_interval_s: float) -> None:
+    """Raises PolicyError with all reasons why a trained policy does not fit to a run with these real seconds.
+
+    A policy is a trained one when it has a `schema`.
+    """
+    schema = getattr(policy, "schema", None)
+    if schema is None:
+        return
+    from rl_hooks.observation import FEATURES  # here, because it needs numpy, and most policies do not
+
+    problems: list[str] = schema.problems(ACTIONS, FEATURES, window_s, decision_interval_s)
+    if problems:
+        raise PolicyError("\n  ".join([f"policy {policy.describe()} does not fit to this run", *problems]))
+
+
+def _from_file(text: str, path: str) -> LoggingPolicy:
+    if not path:
+        raise PolicyError(f"policy {text}: names no file; write for example onnx:policy.onnx")
+    from rl_hooks.policies.onnx import OnnxPolicy  # here, because it needs numpy, and most policies do not
+
+    return OnnxPolicy(path)
+
+
+def _exploring(text: str, rest: str) -> LoggingPolicy:
+    share, colon, base = rest.partition(":")
+    example = "epsilon:0.1:backpressure"
+    if not colon or not base:
+        raise PolicyError(f"policy {text}: names no policy to explore around; write for example {example}")
+    return EpsilonGreedy(make_policy(base), _number(text, share, example))
+
+
+def _number(text: str, word: str, example: str) -> float:
+    try:
+        return float(word)
+    except ValueError as error:
+        raise PolicyError(f"policy {text}: {word!r} is not a number; write for example {example}") from error
+
+
+def _made(text: str, reference: str, *arguments: float) -> LoggingPolicy:
+    """What `reference` names, made and known to be a policy."""
+    try:
+        # The other forms are among the names, so that a slip of the pen is told what it was meant to be.
+        made = resolve(reference, {**dict.fromkeys(ACTIONS, ""), "epsilon": "", "onnx": "", **BUILTIN})
+    except ScenarioError as error:
+        (problem,) = error.problems
+        raise PolicyError(f"policy {text}: {problem.text}. {problem.way_out}") from error
+    if not callable(made):
+        raise PolicyError(f"policy {text}: is a {type(made).__name__}; name a class or a function that makes one")
+    policy = _call(text, made, *arguments)
+    lacking = [method for method in _NEEDED if not callable(getattr(policy, method, None))]
+    if lacking:
+        raise PolicyError(f"policy {text}: lacks {', '.join(lacking)}; a {type(policy).__name__} cannot serve here")
+    found: LoggingPolicy = policy
+    return found
+
+
+def _call(text: str, made: Callable[..., Any], *arguments: float) -> Any:
+    try:
+        return made(*arguments)
+    except PolicyError:
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
+        raise PolicyError(f"policy {text}: could not be made ({type(error).__name__}: {error})") from error

@@ -1,0 +1,165 @@
+"""A trained policy from an ONNX file: the greedy choice of its action values.
+
+    observation    float32 (batch, features)  raw physical units, NaN: not known; the model normalizes by itself
+    action_values  float32 (batch, actions)   what the model expects of each action
+    action         int64 (batch,)             the best one
+
+The file carries its `rl_hooks.policy_schema.PolicySchema` as the metadata property `rl_policy`. It is not trusted: its
+size is bounded, and it can make the runtime read no other file.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rl_hooks.decision import ACTIONS
+from rl_hooks.observation import FEATURES
+from rl_hooks.policies.builtin import PolicyError
+from rl_hooks.policy_schema import METADATA_KEY, PolicySchema, SchemaError
+
+INPUT, VALUES, ACTION = "observation", "action_values", "action"
+MAX_BYTES = 64 << 20  # a network for 43 features has some 100 kB
+ANEW = "export it anew with the suite's training"
+
+_INPUTS = {INPUT: ("tensor(float)", len(FEATURES))}
+_OUTPUTS = {VALUES: ("tensor(float)", len(ACTIONS)), ACTION: ("tensor(int64)", None)}
+
+
+class OnnxPolicy:
+    """A LoggingPolicy that takes the action with the highest value, with probability 1.
+
+    Raises PolicyError when the file is not there, is no such model, was made for other actions or features, or when
+    onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        content = _read(self.path)
+        self._session = _session(self.path, content)
+        self.schema = _schema(self.path, self._session)
+        self.name = f"{self.schema.name}-{hashlib.sha256(content).hexdigest()[:8]}"
+        _check_form(self.path, self._session)
+        self._check_fit()
+        self._check_answers()
+
+    def describe(self) -> str:
+        """`onnx:<name>-<first digits of the file's sha256>`: another training has another name."""
+        return f"onnx:{self.name}"
+
+    def probabilities(self, previous: int | None, observation: Any) -> Sequence[float]:
+        """1 for the best action, 0 for the others. PolicyError when a value is not finite or nobody observes."""
+        if observation is None:
+            raise PolicyError(f"policy {self.describe()}: decides by observations, and nobody observes here")
+        best = int(self.values(np.asarray(observation)[None, :])[0].argmax())
+        return tuple(float(index == best) for index in range(len(ACTIONS)))
+
+    def values(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """(n, features) in raw units with NaN -> (n, actions). PolicyError when a value is not finite."""
+        (values,) = self._run([VALUES], np.ascontiguousarray(observations, np.float32))
+        if not np.isfinite(values).all():
+            row = values[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
+            listed = ", ".join(f"{name} {value:g}" for name, value in zip(ACTIONS, row.tolist(), strict=True))
+            raise PolicyError(f"policy {self.describe()}: its action values are not all numbers ({listed})")
+        return values  # type: ignore[no-any-return]
+
+    def _run(self, outputs: list[str], observations: npt.NDArray[np.float32]) -> list[Any]:
+        try:
+            found: list[Any] = self._session.run(outputs, {INPUT: observations})
+        except Exception as error:  # the runtime's own errors have no base class of their own
+            raise PolicyError(f"policy {self.describe()}: cannot be evaluated ({_one_line(error)})") from error
+        return found
+
+    def _check_fit(self) -> None:
+        schema = self.schema
+        problems = schema.problems(ACTIONS, FEATURES, schema.window_s, schema.decision_interval_s)
+        if problems:
+            raise PolicyError("\n  ".join([f"{self.path}: does not fit to this version", *problems]))
+
+    def _check_answers(self) -> None:
+        """Nothing known and all zero: what a start and an idle system look like."""
+        probe = np.array([[np.nan] * len(FEATURES), [0.0] * len(FEATURES)], np.float32)
+        values, action = self.values(probe), self._run([ACTION], probe)[0]
+        if values.shape != (2, len(ACTIONS)) or action.tolist() != values.argmax(axis=1).tolist():
+            raise PolicyError(f"{self.path}: its {ACTION} is not the one with the highest of its {VALUES}; {ANEW}")
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise PolicyError(f"{path}: there is no such file; give the ONNX file of a trained policy, as onnx:policy.onnx")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(content) > MAX_BYTES:
+        raise PolicyError(f"{path}: larger than {MAX_BYTES >> 20} MB, which no policy of this suite is; {ANEW}")
+    return content
+
+
+def _session(path: Path, content: bytes) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise PolicyError(
+            f"{path}: a policy in an ONNX file needs onnxruntime; install the extra `serve` "
+            '(pip install ".[serve]"), or run make training'
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # a network this small only waits for a second one
+    options.log_severity_level = 4
+    # Weights in other files are looked for below a folder that cannot exist, so a model can name none to be read.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as in `OnnxPolicy._run`
+        raise PolicyError(f"{path}: not an ONNX model in one file ({_one_line(error)}); {ANEW}") from error
+
+
+def _schema(path: Path, session: Any) -> PolicySchema:
+    properties = session.get_modelmeta().custom_metadata_map
+    if METADATA_KEY not in properties:
+        raise PolicyError(
+            f"{path}: lacks the metadata property {METADATA_KEY}, so nobody knows what it was trained for; {ANEW}"
+        )
+    try:
+        return PolicySchema.from_metadata(properties[METADATA_KEY])
+    except SchemaError as error:
+        raise PolicyError(f"{path}: its metadata property {METADATA_KEY} is {error}") from error
+
+
+def _check_form(path: Path, session: Any) -> None:
+    """Names, types and widths of inputs and outputs."""
+    problems = [
+        *_differences("input", session.get_inputs(), _INPUTS),
+        *_differences("output", session.get_outputs(), _OUTPUTS),
+    ]
+    if problems:
+        raise PolicyError("\n  ".join([f"{path}: is no policy of this suite; {ANEW}", *problems]))
+
+
+def _differences(kind: str, there: Sequence[Any], wanted: Mapping[str, tuple[str, int | None]]) -> list[str]:
+    found = {one.name: one for one in there}
+    problems = [f"{kind} {name}: is not there" for name in wanted if name not in found]
+    problems += [f"{kind} {name[:64]!r}: is not known" for name in found if name not in wanted]
+    for name, (kind_of_value, width) in wanted.items():
+        if name not in found:
+            continue
+        one, rank = found[name], 1 if width is None else 2
+        text = f"{one.type} {one.shape}"
+        if one.type != kind_of_value or len(one.shape) != rank or isinstance(one.shape[0], int):
+            problems.append(
+                f"{kind} {name}: is {text}; {kind_of_value} [batch{'' if width is None else f', {width}'}] is needed"
+            )
+        elif width is not None and isinstance(one.shape[1], int) and one.shape[1] != width:
+            problems.append(f"{kind} {name}: has {one.shape[1]} columns; {width} are needed")
+    return problems
+
+
+def _one_line(error: Exception) -> str:
+    """The runtime's messages are long and name its source files."""
+    return " ".join(str(error).split())[:200]
