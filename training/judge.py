@@ -97,7 +97,8 @@ def judge(policy: str, paths: Sequence[Path], part: str, with_model: bool = True
 
 
 def _best(answers: Mapping[str, Answer]) -> tuple[str, Answer]:
-    return max(answers.items(), key=lambda item: item[1].value)
+    """An action that was never taken has no value, and is not the best."""
+    return max(answers.items(), key=lambda item: item[1].value if np.isfinite(item[1].value) else -np.inf)
 
 
 def _answers(policies: Sequence[str], evidence: Evidence, with_model: bool) -> dict[str, list[Answer]]:
@@ -168,9 +169,9 @@ def _policy_table(found: Judgement) -> list[str]:
 
 def _row(one: Estimate) -> str:
     trust = "yes" if one.trusted else "no: " + "; ".join(one.distrust)
-    interval = f"{one.low:.4f} to {one.high:.4f}"
-    size = one.effective_sample_size
-    return f"{one.name:<21} {one.question:<10} {one.value:>7.4f}  {interval:<18} {size:>6.0f}  {trust}"
+    interval = f"{one.low:.4f} to {one.high:.4f}" if np.isfinite(one.low) else "-"
+    value = f"{one.value:.4f}" if np.isfinite(one.value) else "-"
+    return f"{one.name:<21} {one.question:<10} {value:>7}  {interval:<18} {one.effective_sample_size:>6.0f}  {trust}"
 
 
 def _fixed_table(found: Judgement) -> list[str]:
@@ -185,7 +186,8 @@ def _fixed_table(found: Judgement) -> list[str]:
 
 
 def _marked(one: Estimate) -> str:
-    return f"{one.value:.4f}{' ' if one.trusted else '?'}"
+    value = f"{one.value:.4f}" if np.isfinite(one.value) else "-"
+    return value + (" " if one.trusted else "?")
 
 
 def _differences(found: Judgement) -> list[str]:
@@ -194,12 +196,12 @@ def _differences(found: Judgement) -> list[str]:
     for (fixed, against), uniform in zip(found.against_fixed, found.against_uniform, strict=True):
         trust = "" if against.trusted and uniform.trusted else "  ?"
         rows.append(f"{against.name:<21} {against.question:<10} {_signed(uniform)}  {_signed(against)}  {fixed}{trust}")
-    head = f"{'differences, paired':<32} {'less uniform':<27}  less the best other fixed strategy"
+    head = f"{'differences, paired':<32} {'less uniform':<28}  less the best other fixed strategy"
     return [head, *rows]
 
 
 def _signed(one: Estimate) -> str:
-    return f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
+    return f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})" if np.isfinite(one.low) else f"{'-':<28}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
