@@ -91,9 +91,13 @@ def test_the_reward_model_has_not_seen_the_cluster_it_is_asked_about() -> None:
 
 
 def test_the_reward_model_expects_nothing_beyond_what_it_was_fitted_to() -> None:
-    log = clustered(np.random.default_rng(5))
-    predicted = reward_model(np.linspace(-1e6, 1e6, len(log))[:, None] ** 3, log)
-    assert log.reward.min() <= predicted.min() <= predicted.max() <= log.reward.max()
+    rng = np.random.default_rng(5)
+    log = clustered(rng, 10)
+    state = np.where(log.cluster == 0, 4.0, rng.normal(0, 0.5, len(log)))  # one block is far from all the others
+    log = with_rewards(log, 0.5 + np.minimum(state, 1.0))
+    seen = log.reward[log.cluster % 5 != 0]
+    predicted = reward_model(state[:, None], log)[log.cluster == 0]
+    assert predicted.max() <= seen.max() < 1.6
 
 
 def test_a_history_of_one_action_is_the_self_normalized_estimate() -> None:

@@ -36,18 +36,19 @@ def test_it_prints_a_table_and_writes_the_same_numbers(
     assert (written["part"], written["logging_policies"]) == ("validation", ["uniform"])
 
 
-def test_a_fixed_strategy_is_compared_with_the_best_of_the_others(bundle: Path, tmp_path: Path) -> None:
-    assert run("round_robin", bundle, tmp_path, "--no-fqe", "--part", "both") == 0
+@pytest.mark.parametrize("policy", ["round_robin", "backpressure"])
+def test_a_fixed_strategy_is_compared_with_the_best_of_the_others(policy: str, bundle: Path, tmp_path: Path) -> None:
+    assert run(policy, bundle, tmp_path, "--no-fqe", "--part", "both") == 0
     written = json.loads((tmp_path / "judge.json").read_text())
     estimates = written["estimates"]
     for number, one in enumerate(written["against_best_fixed"]):
-        values = {name: estimates[name][number]["value"] for name in ACTIONS if name != "round_robin"}
+        values = {name: estimates[name][number]["value"] for name in ACTIONS if name != policy}
         others = {name: value for name, value in values.items() if value is not None}  # None: never taken so often
         assert one["fixed"] == max(others, key=lambda name: others[name])
-        assert one["value"] == pytest.approx(estimates["round_robin"][number]["value"] - others[one["fixed"]])
+        assert one["value"] == pytest.approx(estimates[policy][number]["value"] - others[one["fixed"]])
         assert one["low"] < one["value"] < one["high"]
     less = [one["value"] for one in written["against_uniform"]]
-    both = zip(estimates["round_robin"], estimates["uniform"], strict=True)
+    both = zip(estimates[policy], estimates["uniform"], strict=True)
     assert less == pytest.approx([one["value"] - other["value"] for one, other in both])
 
 
