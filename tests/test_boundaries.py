@@ -11,7 +11,7 @@ import rl_hooks.decision
 import scenario.model
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = {"scenario", "profiles", "shapes", "rl_hooks", "sandbox", "locustfile", "rl_training_executor"}
+OURS = {"scenario", "profiles", "shapes", "rl_hooks", "sandbox", "training", "locustfile", "rl_training_executor"}
 NUMERIC = {"numpy"}
 HTTP = {"requests"}
 TABLES = {"numpy", "pandas", "pyarrow"}
@@ -52,6 +52,8 @@ VIRTUAL = (
     | {"sandbox.virtual", "scenario", "rl_hooks.control", "rl_hooks.policies", "rl_hooks.live", "rl_hooks.run_folder"}
     | {"rl_hooks.faults.agent", "rl_hooks.faults.schedule", "rl_hooks.record.decisions", "rl_hooks.record.recorder"}
 )
+ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
+READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
 
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
@@ -91,11 +93,17 @@ RULES: dict[str, set[str]] = {
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
+    "training": {"training"},
+    "training.estimators": ESTIMATES,
+    "training.evidence": ESTIMATES | READ | {"pandas"},
+    "training.fqe": ESTIMATES | {"torch"},
+    "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
+    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "onnxruntime"},
 }
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("scenario", "profiles", "shapes", "rl_hooks", "sandbox")
+    for package in ("scenario", "profiles", "shapes", "rl_hooks", "sandbox", "training")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 
