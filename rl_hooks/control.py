@@ -147,13 +147,15 @@ class Controller:
             observations = self.window.observe(observed_ns, sample)
         drawn = [(service, *self._draw(tick, service, observations)) for service in range(len(SERVICES))]
         try:
-            self.actuator.apply({SERVICES[service]: ACTIONS[action] for service, action, _ in drawn})
+            self.actuator.apply({SERVICES[service]: ACTIONS[action] for service, action, _, _ in drawn})
             actuated = True
         except ActuatorError as error:
             actuated = False
             faults.append(f"actuator {self.actuator.describe()}: {error}")
-        name = self.policy.describe()
-        decisions = tuple(Decision(tick, service, action, probs, name, actuated) for service, action, probs in drawn)
+        decisions = tuple(
+            Decision(tick, service, action, probabilities, policy, actuated)
+            for service, action, probabilities, policy in drawn
+        )
         t_ns = self.now_ns()
         take_effect(t_ns, decisions)
         if self.window is not None:
@@ -161,12 +163,13 @@ class Controller:
         self._previous = {decision.service: decision.action for decision in decisions}
         return Step(tick, t_ns, sample, decisions, "; ".join(faults) or None, observed_ns, observations)
 
-    def _draw(self, tick: int, service: int, observations: Any) -> tuple[int, tuple[float, ...]]:
+    def _draw(self, tick: int, service: int, observations: Any) -> tuple[int, tuple[float, ...], str]:
+        """Action, probabilities, and the name of the policy that stated them: one may leave it to another."""
         observation = None if observations is None else observations[service]
         probabilities = tuple(self.policy.probabilities(self._previous.get(service), observation))
+        name = self.policy.describe()
         proper = len(probabilities) == len(ACTIONS) and min(probabilities) >= 0
         if not (proper and math.isclose(sum(probabilities), 1, abs_tol=1e-9)):
-            name = self.policy.describe()
             raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {len(ACTIONS)} actions")
         rng = random.Random(f"{self.seed}/decision/{SERVICES[service]}/{tick}")
-        return rng.choices(range(len(ACTIONS)), probabilities)[0], probabilities
+        return rng.choices(range(len(ACTIONS)), probabilities)[0], probabilities, name

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from sandbox.access_log import AccessLog
 from sandbox.clock import Clock
 from sandbox.parameters import Parameters, dynamics_scale
 from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, read_catalogue
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     load = Load(_time_scale(options), _expected(options), _catalogue(options.catalogue))
     utilization = _utilization(options)
+    access_log = _access_log(options.access_log)
     if options.parent is not None and sys.platform == "win32":
         raise OptionError("--parent does not work on Windows: leave it out and stop the sandbox with Ctrl-C")
     sock = _bind(options.host, options.port)
@@ -67,7 +69,9 @@ def _run(options: argparse.Namespace) -> int:
 
     from sandbox.server import serve  # here, so that wrong options are answered without loading a server
 
-    stage = serve(make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready)
+    stage = serve(
+        make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready, access_log=access_log
+    )
     for line in _closing(stage):
         print(line)
     sys.stdout.flush()
@@ -107,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         help='expected calls per second of real time, as {"cart-service POST /api/cart/items": 12.3, ...}',
     )
     parser.add_argument("--catalogue", metavar="FILE", help="products to sell: a JSON list of sku, name, ... price")
+    parser.add_argument("--access-log", metavar="FILE", help="append two JSON lines per request from outside to it")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process is gone")
     return parser
 
@@ -140,6 +145,13 @@ def _catalogue(path: str | None) -> tuple[Product, ...]:
     if path is None:
         return DEFAULT_CATALOGUE
     return _read(f"--catalogue {path}", read_catalogue, _read_file("--catalogue", path), CatalogueError)
+
+
+def _access_log(path: str | None) -> AccessLog | None:
+    try:
+        return None if path is None else AccessLog(Path(path))
+    except OSError as error:
+        raise OptionError(f"--access-log {path}: cannot be written ({error.strerror})") from error
 
 
 def _read(place: str, read: Callable[[str], Read], text: str, error: type[ExpectError | CatalogueError]) -> Read:

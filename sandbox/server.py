@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sandbox.access_log import FLUSH_EVERY_S, AccessLog
 from sandbox.balancer import Exchange
 from sandbox.clock import EventHeap, Timer
 from sandbox.control import Control
@@ -124,14 +125,24 @@ class _Waiting:
 class App:
     """The ASGI application."""
 
-    def __init__(self, clock: LiveClock, stage: Stage, control: Control, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        clock: LiveClock,
+        stage: Stage,
+        control: Control,
+        loop: asyncio.AbstractEventLoop,
+        access_log: AccessLog | None = None,
+    ) -> None:
         self._clock = clock
+        self._log = access_log
         self._proxy = Proxy(stage)
         self._control = control
         self._loop = loop
         self._waiting: dict[_Waiting, None] = {}  # in order of arrival
         self._watchers: set[asyncio.Task[None]] = set()
         self._watch()
+        if access_log is not None:
+            self._flush(access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request."""
@@ -158,15 +169,24 @@ class App:
     async def _through_balancer(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
         """The answer, or None when the client went away."""
         waiting = _Waiting(request, self._loop.create_future(), receive, self._loop.time())
-        waiting.exchange = self._clock.run_now(lambda: self._proxy.open(request, waiting.answer))
+        noted = None if self._log is None else self._log.begin(request)
+        exchange = waiting.exchange = self._clock.run_now(lambda: self._proxy.open(request, waiting.answer))
+        reply: HttpReply | None = None
         try:
-            if waiting.reply.done():
-                return waiting.reply.result()
-            self._waiting[waiting] = None
-            return await waiting.reply
+            if not waiting.reply.done():
+                self._waiting[waiting] = None
+                await waiting.reply
+            reply = waiting.reply.result()
+            return reply
         finally:
             self._waiting.pop(waiting, None)
             waiting.exchange = None  # else the two would keep each other
+            if self._log is not None and noted is not None:
+                self._log.end(noted, reply, exchange)
+
+    def _flush(self, access_log: AccessLog) -> None:
+        access_log.flush()
+        self._loop.call_later(FLUSH_EVERY_S, self._flush, access_log)
 
     def _watch(self) -> None:
         """Ask for the disconnect only where the answer takes long: a task for every request would cost more than the
@@ -296,6 +316,7 @@ def serve(
     *,
     parent_pid: int | None,
     on_ready: Callable[[], None],
+    access_log: AccessLog | None = None,
 ) -> Stage:
     """Serve on `sock` until SIGINT or SIGTERM, or until the parent is gone; the stage as it is then."""
     # uvicorn raises the signal that stopped it once more when it is done; by then it shall do nothing.
@@ -306,7 +327,7 @@ def serve(
         loop = asyncio.get_running_loop()
         clock = LiveClock(loop)
         stage = make_stage(clock)
-        app = App(clock, stage, Control(stage, base_url, time.time_ns), loop)
+        app = App(clock, stage, Control(stage, base_url, time.time_ns), loop, access_log)
         config = uvicorn.Config(
             app,
             http=_Protocol,
@@ -329,6 +350,8 @@ def serve(
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         await server.serve(sockets=[sock])
         clock.catch_up()
+        if access_log is not None:
+            access_log.close()
         return stage
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -31,14 +31,15 @@ EXPORT = (
     | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
 )
 
-RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST | {"rl_hooks.record", "rl_hooks.faults", "scenario"}
+RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST
+RECORD |= {"rl_hooks.record", "rl_hooks.faults", "rl_hooks.parts", "scenario"}
 
 MODEL = {  # of the sandbox: pure code, the same live and in virtual time
     *("sandbox.backend", "sandbox.balancer", "sandbox.breaker", "sandbox.clock", "sandbox.faults", "sandbox.gauges"),
     *("sandbox.instance", "sandbox.parameters", "sandbox.processor", "sandbox.proxy", "sandbox.shop", "sandbox.sizing"),
     *("sandbox.stage", "sandbox.strategies", "sandbox.weather", "sandbox.world"),
 }
-SANDBOX = MODEL | {"sandbox.control", "sandbox.metrics", "sandbox.server"}
+SANDBOX = MODEL | {"sandbox.access_log", "sandbox.control", "sandbox.metrics", "sandbox.server"}
 SHOPPERS = {  # the live shoppers' own rules, without Locust
     *("profiles.answers", "profiles.base", "profiles.cart", "profiles.choice", "profiles.journeys", "profiles.running"),
     *("profiles.seats", "profiles.session", "profiles.shop", "profiles.tries"),
@@ -72,10 +73,13 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.control": FACTS | LOOP | NUMERIC,
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
-    "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"scenario.errors", "scenario.refs"},
+    "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},
     "rl_hooks.policies.onnx": FACTS | LOOP | FEATURES | NUMERIC | {"rl_hooks.policy_schema", "onnxruntime"},
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
+    "rl_hooks.sources.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
+    "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts"},
+    "rl_hooks.parts": {"scenario.errors", "scenario.refs"},
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "yaml", *LIGHT},
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},

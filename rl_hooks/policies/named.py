@@ -8,18 +8,12 @@ epsilon:0.1:BASE          any of these, with a share of uniform draws
 module:attribute          one of your own
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from rl_hooks.decision import ACTION_INDEX, ACTIONS
+from rl_hooks.parts import PartError, make_part
 from rl_hooks.policies.builtin import BUILTIN, EpsilonGreedy, Fixed, LoggingPolicy, PolicyError
-from scenario.errors import ScenarioError
-from scenario.refs import resolve
 
 FORMS = "uniform, sticky:KEEP, an action as a fixed strategy, epsilon:EPS:POLICY, onnx:FILE or module:attribute"
 """For the help of an option."""
-
-_NEEDED = ("describe", "probabilities")
 
 
 def make_policy(text: str) -> LoggingPolicy:
@@ -34,7 +28,7 @@ def make_policy(text: str) -> LoggingPolicy:
     if kind in BUILTIN and colon:
         if kind != "sticky":
             raise PolicyError(f"policy {text}: {kind} takes no parameter")
-        return _made(text, BUILTIN[kind], _number(text, rest, "sticky:0.5"))
+        return _made(text, kind, _number(text, rest, "sticky:0.5"))
     return _made(text, text)
 
 
@@ -76,28 +70,12 @@ def _number(text: str, word: str, example: str) -> float:
         raise PolicyError(f"policy {text}: {word!r} is not a number; write for example {example}") from error
 
 
-def _made(text: str, reference: str, *arguments: float) -> LoggingPolicy:
-    """What `reference` names, made and known to be a policy."""
+def _made(text: str, name: str, *arguments: float) -> LoggingPolicy:
+    # The other forms are among the names, so that a slip of the pen is told what it was meant to be.
+    names = {**dict.fromkeys(ACTIONS, ""), "epsilon": "", "onnx": "", **BUILTIN}
+    needed = ("describe", "probabilities")
     try:
-        # The other forms are among the names, so that a slip of the pen is told what it was meant to be.
-        made = resolve(reference, {**dict.fromkeys(ACTIONS, ""), "epsilon": "", "onnx": "", **BUILTIN})
-    except ScenarioError as error:
-        (problem,) = error.problems
-        raise PolicyError(f"policy {text}: {problem.text}. {problem.way_out}") from error
-    if not callable(made):
-        raise PolicyError(f"policy {text}: is a {type(made).__name__}; name a class or a function that makes one")
-    policy = _call(text, made, *arguments)
-    lacking = [method for method in _NEEDED if not callable(getattr(policy, method, None))]
-    if lacking:
-        raise PolicyError(f"policy {text}: lacks {', '.join(lacking)}; a {type(policy).__name__} cannot serve here")
-    found: LoggingPolicy = policy
-    return found
-
-
-def _call(text: str, made: Callable[..., Any], *arguments: float) -> Any:
-    try:
-        return made(*arguments)
-    except PolicyError:
-        raise
-    except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
-        raise PolicyError(f"policy {text}: could not be made ({type(error).__name__}: {error})") from error
+        made: LoggingPolicy = make_part(f"policy {text}", name, names, needed, *arguments, passes=(PolicyError,))
+    except PartError as error:
+        raise PolicyError(str(error)) from error
+    return made

@@ -15,10 +15,13 @@ from typing import Any
 import requests
 
 from rl_hooks.actuators.header import BUILTIN as ACTUATORS
+from rl_hooks.actuators.named import make_actuator
 from rl_hooks.control import Actuator, Source
 from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
+from rl_hooks.parts import PartError
 from rl_hooks.policies.builtin import LoggingPolicy
 from rl_hooks.policies.named import FORMS, check_fit, make_policy
+from rl_hooks.sources.named import make_source
 from rl_hooks.sources.none import BUILTIN as SOURCES
 from rl_hooks.target import TargetError, root_of
 from rl_hooks.version import VERSION
@@ -26,16 +29,11 @@ from scenario.errors import ScenarioError
 from scenario.faults import PlanFault
 from scenario.load import ScenarioFile, find_file, load_file
 from scenario.plan import Plan, make_plan
-from scenario.refs import resolve
 
 DEFAULT_SCENARIO_FILE = "comprehensive_rl_training_config.yaml"
 DEFAULT_HOST = "http://127.0.0.1:8080/proxy"
 PROBE_TIMEOUT_S = 2.0
 SANDBOX = "sandbox"
-_METHODS = {  # what the parts of one's own have to have
-    "--metrics-source": ("describe", "sample"),
-    "--actuator": ("describe", "apply"),
-}
 
 
 class SetupError(Exception):
@@ -157,8 +155,8 @@ def make_setup(options: Any, host: str) -> Setup:
     kind = _kind_of(root) if root is not None else ""
     source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX else "header")
-    source = _attempt(problems, lambda: _make("--metrics-source", source_name, SOURCES, root))
-    actuator = _attempt(problems, lambda: _make("--actuator", actuator_name, ACTUATORS, root))
+    source = _attempt(problems, lambda: make_source("--metrics-source", source_name, root))
+    actuator = _attempt(problems, lambda: make_actuator("--actuator", actuator_name, root))
     injector_name = _named(options.fault_injector, SANDBOX if kind == SANDBOX else NONE)
     faults = plan.faults if plan is not None else ()
     injector = _attempt(problems, lambda: _make_injector(injector_name, root, host, faults))
@@ -225,25 +223,6 @@ def _policy(text: str, plan: Plan | None) -> LoggingPolicy:
     return policy
 
 
-def _make(option: str, name: str, builtin: Mapping[str, str], *arguments: Any) -> Any:
-    """What `name` names, made. SetupError when it is not there, cannot be made, or lacks what its kind needs."""
-    try:
-        made = resolve(name, builtin)
-    except ScenarioError as error:
-        (problem,) = error.problems
-        raise SetupError(f"{option} {name}: {problem.text}. {problem.way_out}") from error
-    if not callable(made):
-        raise SetupError(f"{option} {name}: is a {type(made).__name__}; name a class or a function that makes one")
-    try:
-        thing = made(*arguments)
-    except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
-        raise SetupError(f"{option} {name}: could not be made ({type(error).__name__}: {error})") from error
-    lacking = [method for method in _METHODS[option] if not callable(getattr(thing, method, None))]
-    if lacking:
-        raise SetupError(f"{option} {name}: lacks {', '.join(lacking)}; a {type(thing).__name__} cannot serve here")
-    return thing
-
-
 def _writable(logs: Path) -> None:
     """Make the folder of the logs now: a run of hours shall not end with an export that cannot write."""
     try:
@@ -291,6 +270,6 @@ def _attempt(problems: list[str], make: Any) -> Any:
     """The result of `make`, or None with its complaint added to `problems`."""
     try:
         return make()
-    except (ScenarioError, SetupError, TargetError, ValueError) as error:
+    except (ScenarioError, SetupError, TargetError, PartError, ValueError) as error:
         problems.append(str(error))
         return None

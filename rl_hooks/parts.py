@@ -1,0 +1,43 @@
+"""Parts named on a command line: a built-in by its short name, or a class of one's own as `module:attribute`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scenario.errors import ScenarioError
+from scenario.refs import resolve
+
+
+class PartError(Exception):
+    """What a name stands for is not there, cannot be made, or cannot serve as such a part."""
+
+
+def make_part(
+    place: str,
+    name: str,
+    builtin: Mapping[str, str],
+    needed: Sequence[str],
+    *arguments: Any,
+    passes: tuple[type[Exception], ...] = (),
+) -> Any:
+    """What `name` names, called with `arguments`; it has to have the methods `needed`.
+
+    `place` begins every message. PartError with what is wrong and what would be right; errors in `passes`, by which a
+    part says that its arguments are not right, are passed on.
+    """
+    try:
+        made = resolve(name, builtin)
+    except ScenarioError as error:
+        (problem,) = error.problems
+        raise PartError(f"{place}: {problem.text}. {problem.way_out}") from error
+    if not callable(made):
+        raise PartError(f"{place}: is a {type(made).__name__}; name a class or a function that makes one")
+    try:
+        part = made(*arguments)
+    except passes:
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
+        raise PartError(f"{place}: could not be made ({type(error).__name__}: {error})") from error
+    lacking = [method for method in needed if not callable(getattr(part, method, None))]
+    if lacking:
+        raise PartError(f"{place}: lacks {', '.join(lacking)}; a {type(part).__name__} cannot serve here")
+    return part
