@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rl_hooks.decision import SERVICES
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import steps
 from rl_hooks.export.rewards import REWARDS
 from rl_hooks.run_reader import Run, read_run
@@ -39,7 +39,7 @@ index over the instances of a service, mean over its decisions."""
 class Outcome:
     """One run: n decisions and m requests."""
 
-    decisions: pd.DataFrame  # (n rows) service, decision_tick, t_s, dt_s, phase, faults, policy_version, action, rewards
+    decisions: pd.DataFrame  # (n rows) service, decision_tick, phase, policy_version, action, n_finished, rewards ...
     requests: pd.DataFrame  # (m rows) service, decision_tick (-1: before the first decision), duration_ms, ok, in_slo
     interval_s: float
 
@@ -65,6 +65,11 @@ class Outcome:
             "error_rate": 1 - self.requests["ok"].mean() if len(self.requests) else np.nan,
         }
         return {name: float(values[name]) for name in MEASURES}
+
+    def action_shares(self) -> dict[str, float]:
+        """Of the decisions, in the order of ACTIONS."""
+        shares = np.bincount(self.decisions["action"], minlength=len(ACTIONS)) / max(len(self.decisions), 1)
+        return dict(zip(ACTIONS, shares.tolist(), strict=True))
 
 
 def read_outcome(path: Path) -> Outcome:
