@@ -60,13 +60,16 @@ class PolicyFeature:
 class Normalization:
     """How the model turns raw values into its inputs; it is inside the model, here it is for whoever reads.
 
-    As `rl_hooks.export.formats.encoding` has it: (value - mean) / std with 0 where not known, and a column
-    known.<name> for each feature that can be missing.
+    As `rl_hooks.export.formats.encoding` has it, of the value within its range: (value - mean) / std with 0 where not
+    known, and a column known.<name> for each feature that can be missing. Both are 0 for a feature that is not used.
     """
 
     columns: tuple[str, ...]  # obs.<name> of every feature, then known.<name> of those that can be missing
     mean: tuple[float, ...]  # (features,) of train
     std: tuple[float, ...]  # (features,) of train, > 0
+    low: tuple[float, ...]  # (features,) smaller values count as this
+    high: tuple[float, ...]  # (features,) larger values count as this
+    used: tuple[float, ...]  # (features,) 1, or 0 for a feature that the model does not look at
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,9 @@ class _Reader:
                 columns=self._texts("normalization.columns", normalization),
                 mean=self._numbers("normalization.mean", normalization, lambda _: True, "finite"),
                 std=self._numbers("normalization.std", normalization, _is_positive, "above 0"),
+                low=self._numbers("normalization.low", normalization, lambda _: True, "finite"),
+                high=self._numbers("normalization.high", normalization, lambda _: True, "finite"),
+                used=self._numbers("normalization.used", normalization, lambda value: value in (0, 1), "0 or 1"),
             ),
             gamma=self._number("gamma", given.get("gamma"), lambda value: 0 <= value <= 1, "from 0 to 1"),
             reward_weights=self._amounts("reward_weights", given, lambda value: value >= 0, "of 0 or more"),
@@ -214,7 +220,7 @@ class _Reader:
                 "normalization.columns: obs.<name> of every feature in their order is needed, then known.<name> of "
                 "those that can be missing"
             )
-        for key in ("mean", "std"):
+        for key in ("mean", "std", "low", "high", "used"):
             count = len(getattr(schema.normalization, key))
             if count != len(names):
                 self.problems.append(f"normalization.{key}: {len(names)} numbers are needed, found {count}")

@@ -46,7 +46,7 @@ def read(paths: Sequence[Path], part: str) -> Evidence:
         frame[[f"{at}.{name}" for name in encoding.features]].to_numpy(np.float32) for at in ("obs", "next")
     )
     return Evidence(
-        log=_log(frame),
+        log=log_of(frame),
         raw=raw,
         next_raw=next_raw,
         observations=encoding.encode(raw),
@@ -57,7 +57,8 @@ def read(paths: Sequence[Path], part: str) -> Evidence:
     )
 
 
-def _log(frame: pd.DataFrame) -> Log:
+def log_of(frame: pd.DataFrame) -> Log:
+    """Steps of a bundle's transitions as estimators take them."""
     block = frame["run_id"].astype(str) + ":" + frame["block"].astype(str)
     return Log(
         action=frame["action"].to_numpy(np.int64),
