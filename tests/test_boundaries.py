@@ -11,7 +11,7 @@ import rl_hooks.decision
 import scenario.model
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = {"scenario", "profiles", "shapes", "rl_hooks", "sandbox", "locustfile", "rl_training_executor"}
+OURS = {"scenario", "profiles", "shapes", "rl_hooks", "sandbox", "training", "locustfile", "rl_training_executor"}
 NUMERIC = {"numpy"}
 HTTP = {"requests"}
 TABLES = {"numpy", "pandas", "pyarrow"}
@@ -54,6 +54,9 @@ VIRTUAL = (
     | {"rl_hooks.faults.agent", "rl_hooks.faults.schedule", "rl_hooks.record.decisions", "rl_hooks.record.recorder"}
 )
 
+SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
+SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
+
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
 RULES: dict[str, set[str]] = {
@@ -94,12 +97,16 @@ RULES: dict[str, set[str]] = {
     "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
+    "training": set(),
+    "training.serve": SERVE,
+    "training.serving": SERVE,
+    "training.serving.metrics": SERVE | {"prometheus_client"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
 }
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("scenario", "profiles", "shapes", "rl_hooks", "sandbox")
+    for package in ("scenario", "profiles", "shapes", "rl_hooks", "sandbox", "training")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 
