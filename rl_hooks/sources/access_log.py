@@ -18,6 +18,7 @@ services and methods are counted and left out. A line that cannot be read is cou
 Without starts nobody knows from the log how many requests are in flight; whoever uses it has to treat that as missing.
 """
 
+import functools
 import json
 import math
 import os
@@ -76,7 +77,7 @@ class Line:
 def parse_line(text: bytes) -> Line | None:
     """What a line says; None when it is about another service or method. Raises LineError."""
     try:
-        given = json.loads(text)
+        given = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise LineError("is not JSON") from error
     if not isinstance(given, dict):
@@ -112,6 +113,7 @@ def parse_line(text: bytes) -> Line | None:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def template(path: str) -> str:
     """The path without what varies from request to request: the query, and every part with a digit or very long.
 
@@ -132,6 +134,8 @@ def _text(given: Mapping[str, Any], name: str) -> str:
 
 def _number(name: str, value: Any) -> int | float:
     """A finite number; a balancer may write it as a text."""
+    if type(value) is int and -YEAR_2200_NS < value < YEAR_2200_NS:
+        return value  # as it nearly always is
     try:
         if isinstance(value, str):
             value = int(value) if value.isdigit() else float(value)

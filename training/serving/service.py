@@ -155,7 +155,7 @@ class Service:
         try:
             ended_ns = time.time_ns()
             self._window.take_in(ended_ns)
-            self.writer.close()
+            self.writer.close(left_in_flight=True)
             state = "complete" if fault is None else "interrupted"
             update_manifest(self.setup.folder, state=state, ended_unix_ns=ended_ns, fault=fault)
         except (OSError, RunFolderError) as error:
