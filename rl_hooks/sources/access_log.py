@@ -3,7 +3,7 @@
 field                                   meaning
 event                                   "start" or "end"; "end" where it is not given
 start_ns | start_us | start_ms | start  when the request came: whole units since 1970, or ISO 8601 with a zone
-service                                 one of decision.SERVICES
+service                                 one of decision.SERVICES; null, "" or "-": the balancer knew none
 method, path                            as asked; what varies in a path becomes {} (see `template`)
 duration_us | duration_ms               until the answer was sent; only at the end, as all below
 status                                  answered to the client; 499: the client went away; 0: no answer
@@ -42,6 +42,7 @@ LONGEST_TEMPLATE = 100
 YEAR_2000_NS, YEAR_2200_NS = 946_684_800 * 10**9, 7_258_118_400 * 10**9
 
 _METHODS = {method.name: int(method) for method in Method}
+_NO_INSTANCES = (NO_INSTANCE, "<NOSRV>")  # the second is HAProxy's
 _REQUEST_ID = re.compile(r"[0-9a-fA-F]{32}")
 _NS_OF = {"_ns": 1, "_us": 1000, "_ms": 1_000_000}
 
@@ -85,6 +86,8 @@ def parse_line(text: bytes) -> Line | None:
     event = given.get("event", "end")
     if event not in ("start", "end"):
         raise LineError("event is neither start nor end")
+    if given.get("service", ...) in (None, "", NO_INSTANCE):
+        return None  # the balancer knew no service for it
     service, method, path = (_text(given, name) for name in ("service", "method", "path"))
     if service not in SERVICE_INDEX or method not in _METHODS:
         return None
@@ -107,7 +110,7 @@ def parse_line(text: bytes) -> Line | None:
         _status(given, "status"),
         _status(given, "backend_status") if given.get("backend_status") not in (None, "", NO_INSTANCE) else 0,
         ACTION_INDEX.get(action) if isinstance(action, str) else None,
-        instance if isinstance(instance, str) and instance != NO_INSTANCE else "",
+        instance if isinstance(instance, str) and instance not in _NO_INSTANCES else "",
         _known_us(given, "upstream"),
         _known_us(given, "queue"),
     )
@@ -192,8 +195,8 @@ def _known_us(given: Mapping[str, Any], name: str) -> int | None:
 def _status(given: Mapping[str, Any], name: str) -> int:
     if given.get(name) is None:
         raise LineError(f"{name} is not there")
-    status = _number(name, given[name])
-    if not 0 <= status <= 999 or status != int(status):
+    status = max(0, _number(name, given[name]))  # HAProxy writes -1 for no answer
+    if not status <= 999 or status != int(status):
         raise LineError(f"{name} is not an HTTP status")
     return int(status)
 

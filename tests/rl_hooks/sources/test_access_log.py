@@ -104,7 +104,10 @@ def test_a_start_needs_an_id_and_nothing_of_the_end() -> None:
         parse_line(encoded(**without, event="start", request_id=...))
 
 
-@pytest.mark.parametrize("special", [{"service": "search-service"}, {"method": "OPTIONS"}])
+@pytest.mark.parametrize(
+    "special",
+    [{"service": "search-service"}, {"service": None}, {"service": "-"}, {"method": "OPTIONS"}],
+)
 def test_lines_of_other_services_and_methods_are_none_of_ours(special: dict[str, Any]) -> None:
     assert parse_line(encoded(**special)) is None
 
@@ -144,6 +147,12 @@ def test_what_is_not_json_is_said_to_be_so(text: bytes) -> None:
         parse_line(text)
     with pytest.raises(LineError, match="is not a JSON object"):
         parse_line(b"[]")
+
+
+def test_a_balancer_may_write_no_answer_as_minus_one() -> None:
+    found = parse_line(encoded(status=-1, backend_status="-", instance="<NOSRV>"))
+    assert found is not None
+    assert (found.status, found.backend_status, found.instance) == (0, 0, "")
 
 
 def test_endpoints_stay_few_whatever_is_asked_for() -> None:
