@@ -283,6 +283,52 @@ def test_the_run_folder_is_exported_and_the_throughput_nobody_can_know_is_missin
     assert "a policy served real traffic here, so no traffic was planned" in capsys.readouterr().err
 
 
+class Deaf:
+    """A source that never answers, and a balancer that does not listen."""
+
+    def __init__(self, root: str) -> None:
+        assert root == "http://127.0.0.1:9"
+
+    def describe(self) -> str:
+        return "deaf"
+
+    def sample(self) -> None:
+        raise TimeoutError("no answer")
+
+    def apply(self, actions: Any) -> None:
+        raise ConnectionError("not heard")
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The handlers of this process, which serving replaces."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_without_any_telemetry_it_still_serves_records_what_it_did_and_ends_after_its_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = ["--host", "http://127.0.0.1:9", "--source", f"{__name__}:Deaf", "--actuator", f"{__name__}:Deaf"]
+    options = ["--scenario-file", "quick_validation_config.yaml", "--metrics-port", "0", "--fallback", "round_robin"]
+    folder = tmp_path / "run"
+    assert main(["uniform", *parts, *options, "--duration", "3.5", "--run-folder", str(folder)]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("round_robin decides: telemetry is stale (there is no metrics sample)") == 1
+    assert "ended: the balancer could not be left with round_robin (ConnectionError: not heard)" in told.err
+    assert "requests: no access log, features of requests are not known" in told.out
+    run = read_run(folder)
+    assert set(names(run)) == {"fixed:round_robin"}
+    assert run.decisions["propensity"].tolist() == [1.0] * len(run.decisions) == [1.0] * 2 * len(SERVICES)
+    assert run.decisions["actuated"].tolist() == [0] * len(run.decisions)
+    assert run.manifest["state"] == "complete"
+    of_clients = [index for index, feature in enumerate(FEATURES) if feature.source == "client"]
+    assert all(np.isnan(run.observations[f"value_{index}"]).all() for index in of_clients)
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [

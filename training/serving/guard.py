@@ -1,9 +1,10 @@
 """When a policy may decide: by fresh telemetry only. Otherwise a fixed strategy does, and the record says so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rl_hooks.control import Actuator, ActuatorError, Sample, Source, SourceError
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 
 
@@ -73,8 +74,46 @@ class Guarded:
                 stated = self.base.probabilities(previous, observation)
             except PolicyError as error:
                 self.on_error(error)
+            except Exception as error:  # noqa: BLE001  (somebody else's code: told, and routing goes on)
+                self.on_error(PolicyError(f"policy {self.base.describe()}: {type(error).__name__}: {error}"))
             else:
                 self._decided = self.base
                 return stated
         self._decided = self.fallback
         return self.fallback.probabilities(previous, observation)
+
+
+@dataclass(frozen=True)
+class GuardedSource:
+    """A metrics source that, whatever it raises, fails as sources do: then the fallback decides."""
+
+    source: Source
+
+    def describe(self) -> str:
+        return self.source.describe()
+
+    def sample(self) -> Sample | None:
+        try:
+            return self.source.sample()
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(f"{type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class GuardedActuator:
+    """An actuator that, whatever it raises, fails as actuators do: then the decision is recorded as not applied."""
+
+    actuator: Actuator
+
+    def describe(self) -> str:
+        return self.actuator.describe()
+
+    def apply(self, actions: Mapping[str, str]) -> None:
+        try:
+            self.actuator.apply(actions)
+        except ActuatorError:
+            raise
+        except Exception as error:
+            raise ActuatorError(f"{type(error).__name__}: {error}") from error

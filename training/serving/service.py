@@ -12,7 +12,7 @@ from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.record.decisions import DecisionLog
 from rl_hooks.record.recorder import InForce
 from rl_hooks.run_folder import RunFolderError, RunWriter, create_run_folder, update_manifest
-from training.serving.guard import Guarded
+from training.serving.guard import Guarded, GuardedActuator, GuardedSource
 from training.serving.metrics import Health, Metrics
 from training.serving.plan import PHASE
 from training.serving.rows import BOARD_PLACES, RequestRows
@@ -40,9 +40,9 @@ class Service:
         spans = Spans.of_seconds(plan.window_s, plan.decision_interval_s)
         self._window = ServingWindow(spans, give_up, self._rows, setup.follower, self._judge)
         self._guard = Guarded(setup.policy, setup.fallback, self._policy_failed)
-        self._controller = Controller(
-            setup.explored(self._guard), setup.source, setup.actuator, plan.seed, window=self._window
-        )
+        self._actuator = GuardedActuator(setup.actuator)
+        policy, source = setup.explored(self._guard), GuardedSource(setup.source)
+        self._controller = Controller(policy, source, self._actuator, plan.seed, window=self._window)
         self._log = DecisionLog(self.writer, InForce(), self._window, lambda tick, chosen: None)
         self._sample_ns: int | None = None
         self._told: set[str] = set()
@@ -146,7 +146,7 @@ class Service:
         """Nobody decides any more: what was best for a moment shall not stay for ever."""
         action = self.setup.fallback.action
         try:
-            self.setup.actuator.apply(dict.fromkeys(SERVICES, action))
+            self._actuator.apply(dict.fromkeys(SERVICES, action))
             self._tell(f"ended: the balancer is left with {action}")
         except ActuatorError as error:
             self._tell(f"ended: the balancer could not be left with {action} ({error})")

@@ -248,6 +248,23 @@ def test_a_log_that_is_renamed_is_read_to_its_end_before_the_new_one(log: Log) -
     assert follower.unreadable == 0
 
 
+def test_a_line_written_between_the_last_reading_and_the_renaming_is_read(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = log.follow()
+    looks = follower._has_successor
+
+    def renamed_meanwhile() -> bool:
+        monkeypatch.undo()
+        log.write(log.text())
+        log.path.rename(log.path.with_suffix(".1"))
+        log.write(log.text())
+        return looks()
+
+    monkeypatch.setattr(follower, "_has_successor", renamed_meanwhile)
+    assert numbers(follower) == [5, 6]
+
+
 def test_while_a_renamed_log_has_no_successor_the_old_one_is_followed(log: Log) -> None:
     follower = log.follow()
     moved = log.path.rename(log.path.with_suffix(".1"))

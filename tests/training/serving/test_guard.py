@@ -9,7 +9,7 @@ import pytest
 from rl_hooks.control import Controller, Sample, Step
 from rl_hooks.policies.builtin import EpsilonGreedy, Fixed, PolicyError, Uniform
 from training.serving import guard
-from training.serving.guard import Guarded, Limits, Reason
+from training.serving.guard import Guarded, GuardedActuator, GuardedSource, Limits, Reason
 
 S = 10**9
 OLD = (Reason("old_sample", "the newest metrics sample is 9.0 s old"),)
@@ -88,6 +88,33 @@ def test_a_policy_that_fails_for_a_service_leaves_that_one_to_the_fallback_and_i
     decided = step(Guarded(Failing(), Fixed("backpressure"), heard.append, ())).decisions
     assert [decision.policy for decision in decided] == ["failing", "fixed:backpressure"] * 2 + ["failing"]
     assert [str(error) for error in heard] == ["no number"] * 2
+
+
+class Broken:
+    """A part of somebody else that is wrong in its code."""
+
+    def describe(self) -> str:
+        return "broken"
+
+    def sample(self) -> Sample | None:
+        raise KeyError("cpu")
+
+    def apply(self, actions: Any) -> None:
+        raise OSError("no route")
+
+    def probabilities(self, previous: int | None, observation: Any) -> Sequence[float]:
+        return [1 / 0]
+
+
+def test_whatever_a_part_of_somebody_else_raises_is_told_and_routing_goes_on() -> None:
+    heard: list[PolicyError] = []
+    guarded = Guarded(Broken(), Fixed("backpressure"), heard.append, ())
+    controller = Controller(guarded, GuardedSource(Broken()), GuardedActuator(Broken()), seed=1)
+    done = controller.step(0, lambda *_: None)
+    assert {decision.policy for decision in done.decisions} == {"fixed:backpressure"}
+    assert not any(decision.actuated for decision in done.decisions)
+    assert done.fault == "metrics source broken: KeyError: 'cpu'; actuator broken: OSError: no route"
+    assert {str(error) for error in heard} == {"policy broken: ZeroDivisionError: division by zero"}
 
 
 def test_before_anything_is_known_the_fallback_decides() -> None:
