@@ -53,6 +53,8 @@ VIRTUAL = (
     | {"sandbox.virtual", "scenario", "rl_hooks.control", "rl_hooks.policies", "rl_hooks.live", "rl_hooks.run_folder"}
     | {"rl_hooks.faults.agent", "rl_hooks.faults.schedule", "rl_hooks.record.decisions", "rl_hooks.record.recorder"}
 )
+ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
+READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
 
 SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
 SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
@@ -97,11 +99,16 @@ RULES: dict[str, set[str]] = {
     "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
-    "training": set(),
+    "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
+    "training": {"training"},
+    "training.estimators": ESTIMATES,
+    "training.evidence": ESTIMATES | READ | {"pandas"},
+    "training.fqe": ESTIMATES | {"torch"},
+    "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
     "training.serve": SERVE,
     "training.serving": SERVE,
     "training.serving.metrics": SERVE | {"prometheus_client"},
-    "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
+    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "onnxruntime"},
 }
 
 MODULES = {
