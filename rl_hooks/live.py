@@ -80,6 +80,12 @@ class LiveWindow:
                 opened.clear()
         return self._window.observe(t_ns).values
 
+    def give_up(self, incarnation: str, traces: Sequence[tuple[int, int]], t_ns: int) -> None:
+        """The end of these requests of a process will not be told: they are not in flight any more from `t_ns` on."""
+        opened = self._open.get(incarnation, {})
+        lost = [opened.pop(trace) for trace in traces if trace in opened]
+        self._window.push_lost(np.array(lost, np.int64), np.full(len(lost), t_ns))
+
     def decided(self, t_ns: int, decisions: Sequence[Decision]) -> None:
         self._window.push_decisions(*decision_rows(t_ns, decisions))
 

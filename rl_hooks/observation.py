@@ -86,6 +86,10 @@ FEATURES: tuple[Feature, ...] = (
 )
 """The one table of features; its order is the order of the observation's columns."""
 
+_OF_METRICS = (_NO_SAMPLE, _NOT_ALL)
+OF_METRICS = (*(one.name for one in FEATURES if one.missing_when in _OF_METRICS), "others_queue_sum")
+"""The features that are missing where there are no metrics samples."""
+
 FEATURE_INDEX = {feature.name: index for index, feature in enumerate(FEATURES)}
 
 

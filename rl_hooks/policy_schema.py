@@ -89,6 +89,11 @@ class PolicySchema:
     data: Mapping[str, str]  # file of the bundle -> its sha256
     made_by: Mapping[str, str]  # name and version of what made it
 
+    def knew(self, feature: str) -> bool:
+        """Whether train had any value of a feature: where it had none, the encoding leaves mean 0 and std 1."""
+        index = [one.name for one in self.features].index(feature)
+        return (self.normalization.mean[index], self.normalization.std[index]) != (0.0, 1.0)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {

@@ -111,7 +111,7 @@ _VISIT = (
     ("page", "H", "the page visit within the session, from 1 on; 0: before the first"),
     ("profile_ref", "H", "dictionary 'profile'"),
     ("phase_ref", "H", "dictionary 'phase'"),
-    ("user_action", "B", "UserAction"),
+    ("user_action", "B", "UserAction; MISSING_U8: whoever sent it was no shopper of ours"),
 )
 _ENDED = (
     ("duration_us", "I", "from sending to the end of the answer or the failure"),

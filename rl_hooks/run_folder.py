@@ -109,7 +109,7 @@ class EventWriter:
         self.path = path
         self.incarnation = f"{role}.{who.host}.{who.token}"
         self._now_ns = who.now_ns
-        self._facts = {"role": role, "host": who.host, "pid": who.pid, "started_unix_ns": who.now_ns()}
+        self._facts: dict[str, Any] = {"role": role, "host": who.host, "pid": who.pid, "started_unix_ns": who.now_ns()}
         try:
             self._open()
             self._names = _Lines(path / "dictionaries" / f"{self.incarnation}.jsonl")
@@ -189,11 +189,15 @@ class RunWriter(EventWriter):
         """Rows written so far, by table."""
         return {name: writer.rows for name, writer in self.tables.items()}
 
-    def close(self) -> None:
-        """Seal everything and say that this incarnation ended in order, with its last row numbers."""
+    def close(self, *, left_in_flight: bool = False) -> None:
+        """Seal everything and say that this incarnation ended in order, with its last row numbers.
+
+        `left_in_flight`: what is on the board was sent by others and goes on without us; its outcome stays unknown.
+        """
         for writer in self.tables.values():
             writer.close()
         self.board.close()
+        self._facts["left_in_flight"] = left_in_flight
         super().close()
 
 
@@ -250,6 +254,7 @@ class Incarnation:
     closed: bool
     last_seq: Mapping[str, int] | None
     damage: str | None = None  # what is wrong with what it said about itself
+    left_in_flight: bool = False  # it closed in order while requests of others were in flight
 
 
 def read_incarnations(path: Path) -> tuple[Incarnation, ...]:
@@ -266,7 +271,8 @@ def _incarnation(name: str, file: Path) -> Incarnation:
     role, host, *_ = (*name.split("."), "")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        return Incarnation(name, facts["role"], facts["host"], facts["state"] == "closed", facts["last_seq"])
+        closed, left = facts["state"] == "closed", facts.get("left_in_flight", False)
+        return Incarnation(name, facts["role"], facts["host"], closed, facts["last_seq"], left_in_flight=left is True)
     except FileNotFoundError:
         return Incarnation(name, role, host, False, None, f"{file}: missing; whether it closed in order is not known")
     except (ValueError, KeyError, TypeError):

@@ -218,9 +218,9 @@ class _Refs:
 
 
 def _read_board(path: Path, number: int, who: Incarnation, names: _Names) -> Any:
-    """The places that were busy when the incarnation died; none for one that closed in order."""
+    """The places that were busy when the incarnation died; of one that closed in order, what it left to others."""
     file = path / "in_flight" / f"{who.name}.board"
-    content = file.read_bytes() if file.exists() and not who.closed else b""
+    content = file.read_bytes() if file.exists() and (who.left_in_flight or not who.closed) else b""
     rows = np.frombuffer(content, IN_FLIGHT.dtype, len(content) // IN_FLIGHT.row_bytes)
     rows = rows[rows["busy"] == 1]
     refs = _Refs(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))

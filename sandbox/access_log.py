@@ -21,6 +21,7 @@ from sandbox.balancer import CLIENT_GONE_CODE, Exchange
 from sandbox.proxy import HEALTH_PATH, PREFIX, HttpReply, HttpRequest
 
 FLUSH_EVERY_S = 0.05
+NO_STATUS = 0  # of the service itself: it did not answer
 LONGEST_PATH = 512  # characters; a line stays short whatever is asked for
 
 
@@ -61,8 +62,9 @@ class AccessLog:
         served = f'"instance":"{NO_INSTANCE}"'
         if exchange is not None:
             instance = NO_INSTANCE if exchange.backend is None else exchange.backend.name
+            backend_status = exchange.code if exchange.served else NO_STATUS
             served = (
-                f'"action":"{exchange.action}","instance":"{instance}","backend_status":{exchange.code},'
+                f'"action":"{exchange.action}","instance":"{instance}","backend_status":{backend_status},'
                 f'"upstream_us":{round(exchange.upstream_s * 1e6)},"queue_us":{round(exchange.queue_s * 1e6)}'
             )
         self._lines.append(f'{{"event":"end",{about},"duration_us":{duration_us},"status":{status},{served}}}\n')

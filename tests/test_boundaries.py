@@ -56,6 +56,9 @@ VIRTUAL = (
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
 READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
 
+SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
+SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
+
 # Modules (a name covers what is below it; the longest name that fits decides) -> what they may import besides the
 # standard library: packages of others by their name, modules of ours by a name that covers them.
 RULES: dict[str, set[str]] = {
@@ -102,6 +105,9 @@ RULES: dict[str, set[str]] = {
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
     "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
+    "training.serve": SERVE,
+    "training.serving": SERVE,
+    "training.serving.metrics": SERVE | {"prometheus_client"},
     "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "onnxruntime"},
 }
 

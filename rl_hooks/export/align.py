@@ -213,7 +213,12 @@ def cohorts(run: Run, plan: Plan, line: Timeline, sent: SentTable, sample_ns: In
 
 
 def _expected(run: Run, plan: Plan, line: Timeline) -> Floats:
-    """Requests the plan expects in each interval, at the users planned in its middle."""
+    """Requests the plan expects in each interval, at the users planned in its middle.
+
+    NaN where the plan has no shoppers: a policy served somebody else's traffic, and nobody knows what was to come.
+    """
+    if not plan.max_users_per_profile:
+        return np.full(len(line.t_ns), np.nan)
     middle_ns, place = np.unique((line.t_ns + line.next_ns) // 2, return_inverse=True)
     start_ns = plan_start_ns(run)
     rps = np.zeros((len(middle_ns), len(SERVICES)))

@@ -33,7 +33,7 @@ _BODY = """
 # {name}
 
 Transitions (observation, action, propensity, reward, next observation) of a load balancer, one row per service and
-decision, recorded while {scenarios} was replayed against it.
+decision, recorded while {while_}.
 
 | | |
 |---|---|
@@ -78,11 +78,14 @@ def card(facts: Mapping[str, Any], content_sha256: str) -> str:
         "rows lost": str(counts["rows_lost"]),
     }
     name = " and ".join(scenarios)
+    replayed = sorted({str(run["scenario"]) for run in facts["runs"] if not run["serving"]})
+    parts = [f"{' and '.join(replayed)} was replayed against it"] if replayed else []
+    parts += ["a policy served somebody else's traffic"] if any(run["serving"] for run in facts["runs"]) else []
     losses = [f"- {run['run_id']}: {loss['text']}" for run in facts["runs"] for loss in run["losses"]]
     gap = "\n".join(["", "## Gaps", "", *losses, ""]) if losses else ""
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     header = _HEADER.format(name=name, configs=_configs(counts["transitions"], content_sha256))
-    return header + _BODY.format(name=name, scenarios=name, table=table, gap=gap)
+    return header + _BODY.format(name=name, while_=" and while ".join(parts), table=table, gap=gap)
 
 
 def _configs(transitions: Mapping[str, int], content_sha256: str) -> str:

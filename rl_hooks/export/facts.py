@@ -144,6 +144,7 @@ def provenance(part: "RunSteps") -> dict[str, Any]:
         **{name: manifest.get(name) for name in names},
         "config_file": Path(str(manifest.get("config_path", ""))).name,
         "virtual": manifest.get("virtual") is True,
+        "serving": manifest.get("serving"),  # policy, exploration and fallback beside a balancer; null: a scenario ran
         "healthy": manifest.get("healthy"),  # of a run in virtual time; null: not known
         "utilization": manifest.get("utilization"),
         # A run that was killed could not say so: whatever is not complete was interrupted, as far as the data goes.

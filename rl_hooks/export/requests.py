@@ -91,7 +91,7 @@ def _table(steps: _Steps, part: RunSteps, rows: Array, states: RequestStates) ->
             "response_bytes": pa.array(rows["response_bytes"], mask=~known),
             "profile": named(rows["profile_ref"], run.names["profile"], rows["profile_ref"] == 0),
             "phase": named(rows["phase_ref"], run.names["phase"], rows["phase_ref"] == 0),
-            "user_action": _enum(rows["user_action"], UserAction),
+            "user_action": _enum(rows["user_action"], UserAction, rows["user_action"] == MISSING_U8),
             "account": pa.array(rows["account"]),
             "slot": pa.array(rows["slot"]),
             "session": pa.array(rows["session"]),

@@ -31,7 +31,7 @@ class Cohorts:
     satisfied: Floats  # (n,) successful within the SLO
     tolerated: Floats  # (n,) successful later, but within four SLOs
     slo_ms: Floats  # (n,)
-    expected: Floats  # (n,) requests the plan expects in the interval
+    expected: Floats  # (n,) requests the plan expects in the interval; NaN: it expects nothing in particular
     instance_requests: Floats  # (n, instances) requests each instance got
     instance_capacity: Floats  # (n, instances) declared capacity, 1 if unknown; NaN: not available
 
@@ -90,8 +90,9 @@ def error_rate(cohorts: Cohorts) -> Floats:
 def throughput(cohorts: Cohorts) -> Floats:
     """min(1, successes / requests expected in the interval at the planned users). Range [0, 1].
 
-    Users wait for their answers, so a bad decision lowers what they send. Where nothing is expected, anything is
-    enough. Source: the clients' outcomes and the plan.
+    Users wait for their answers, so a bad decision lowers what they send. Where 0 are expected, anything is enough;
+    where nobody knows what to expect (traffic that no plan made), there is no value. Source: the clients' outcomes and
+    the plan.
 
     >>> throughput(one_cohort([50, 100, 150], failed=1, expected=4)).item()
     0.75
@@ -102,7 +103,8 @@ def throughput(cohorts: Cohorts) -> Floats:
         out=np.ones(len(cohorts.finished)),
         where=cohorts.expected > 0,
     )
-    return np.where(cohorts.finished > 0, np.minimum(1.0, share), np.nan)
+    is_defined = (cohorts.finished > 0) & ~np.isnan(cohorts.expected)
+    return np.where(is_defined, np.minimum(1.0, share), np.nan)
 
 
 def load_balance(cohorts: Cohorts) -> Floats:

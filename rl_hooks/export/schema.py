@@ -79,7 +79,7 @@ def _rewards(data: Dataset) -> dict[str, Any]:
             {"name": name, "unit": "share", "low": 0, "high": 1, "formula": (function.__doc__ or "").split(" Range")[0]}
             for name, function in rewards.REWARDS.items()
         ],
-        "reward": "weighted sum; a missing load_balance leaves its weight to the others in proportion",
+        "reward": "weighted sum; a missing component leaves its weight to the others in proportion",
         "reward_01": "equal to reward, which lies in [0, 1]",
         "filled": "no request ended (reward_filled): the mean reward of the service over train",
         "mean_over_train": dict(data.reward_means),

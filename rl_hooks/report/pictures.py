@@ -45,8 +45,9 @@ def pictures(case: Case) -> list[Picture]:
 
 
 def _over_time(evidence: Evidence, run_id: str, part: Recorded | None, named: str) -> Iterator[Picture]:
-    end_s = _end_s(evidence, run_id, part)
-    bands = _phase_bands(evidence, run_id, part)
+    scripted = part if part is not None and part.plan.max_users_per_profile else None  # serving has no planned end
+    end_s = _end_s(evidence, run_id, scripted)
+    bands = _phase_bands(evidence, run_id, scripted)
     if part is not None:
         yield from _users(part, end_s, bands, named)
     yield from _services(evidence, run_id, part, end_s, bands, named)

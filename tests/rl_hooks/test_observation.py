@@ -9,7 +9,7 @@ import pytest
 
 from rl_hooks import histogram, observation
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.observation import FEATURE_INDEX, FEATURES, PATTERNS, Observation, ObservationWindow, Spans
+from rl_hooks.observation import FEATURE_INDEX, FEATURES, OF_METRICS, PATTERNS, Observation, ObservationWindow, Spans
 from rl_hooks.run_reader import Run
 from tests import builders
 from tests.builders import at, rows
@@ -267,6 +267,13 @@ def test_memory_does_not_grow_with_the_length_of_a_run() -> None:
     kept = 200 * 15  # what is in the window
     assert len(window._ended) <= 3 * kept
     assert len(window._flow) <= 3 * kept
+
+
+def test_without_metrics_exactly_the_features_of_metrics_are_missing() -> None:
+    run = builders.random_run(count=1500, samples=builders.rows("samples", []))
+    seen = push(ObservationWindow(SPANS), run).observe(at(100))
+    missing = {name for name, index in FEATURE_INDEX.items() if np.isnan(seen.values[:, index]).all()}
+    assert missing == set(OF_METRICS)
 
 
 @pytest.mark.parametrize("module", [observation, histogram])

@@ -234,6 +234,15 @@ def test_what_a_killed_process_had_in_flight_is_known_as_unknown(folder: Path) -
     assert len(read_run(folder).in_flight) == 0
 
 
+def test_requests_of_others_are_left_in_flight_by_a_process_that_ends_in_order(folder: Path) -> None:
+    writer = RunWriter(folder, "local", 4)
+    in_flight(writer, trace_lo=5)
+    writer.close(left_in_flight=True)
+    run = read_run(folder)
+    assert [int(row["trace_lo"]) for row in run.in_flight] == [5]
+    assert run.losses == ()
+
+
 def test_every_row_accepted_before_kill_9_is_read(folder: Path) -> None:
     program = f"""
 import os, signal, sys

@@ -43,6 +43,11 @@ def verify(run: Run) -> list[Line]:
     if lacking:
         raise VerifyError(f"{run.path}: its manifest.json lacks {', '.join(lacking)}; restore it as it was written")
     plan = Plan.from_json(run.manifest["plan"])
+    if not plan.max_users_per_profile:
+        raise VerifyError(
+            f"{run.path}: a policy served real traffic here, so no traffic was planned; python -m rl_hooks.report "
+            "judges its data"
+        )
     return [
         *user_lines(run, plan),
         *session_lines(run, plan),

@@ -79,6 +79,10 @@ def test_apdex_counts_up_to_the_slo_fully_and_up_to_four_slos_half() -> None:
     assert rewards.user_satisfaction(one_cohort([100, 100.1, 400, 400.1], slo_ms=100)).item() == 0.5
 
 
+def test_throughput_is_missing_where_nobody_knows_what_to_expect() -> None:
+    assert np.isnan(rewards.throughput(one_cohort([1.0] * 9, expected=np.nan)).item())
+
+
 def test_throughput_is_full_where_nothing_is_expected_and_never_above_one() -> None:
     assert rewards.throughput(one_cohort([1.0], expected=0)).item() == 1.0
     assert rewards.throughput(one_cohort([1.0] * 9, expected=2)).item() == 1.0

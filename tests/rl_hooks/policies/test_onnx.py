@@ -122,7 +122,6 @@ def _other_features(path: Path) -> Path:
             lambda path: tiny_policy.save(path, metadata="{}"),
             "metadata property rl_policy is no schema of a policy",
         ),
-        (lambda path: tiny_policy.save(path, external=True), r"not an ONNX model in one file \(.*External data"),
         (
             lambda path: tiny_policy.save(path, names=("state", "action_values", "choice")),
             (
@@ -149,6 +148,16 @@ def test_a_file_that_is_no_policy_is_refused(tmp_path: Path, make: Callable[[Pat
     with pytest.raises(PolicyError, match=complaint) as caught:
         OnnxPolicy(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_weights_in_another_file_are_not_read_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tiny_policy.save(Path("policy.onnx"), external=True)
+    assert (tmp_path / "weights.bin").is_file()
+    with pytest.raises(PolicyError, match=r"policy\.onnx: not an ONNX model in one file \(.*External data"):
+        OnnxPolicy(path)
 
 
 def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
