@@ -98,10 +98,14 @@ RULES: dict[str, set[str]] = {
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
+    "training.comparison": NUMERIC | {"training.estimators"},
     "training.estimators": ESTIMATES,
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
     "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
+    "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
+    "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
+    "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
     "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "onnxruntime"},
 }
 

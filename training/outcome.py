@@ -39,7 +39,9 @@ index over the instances of a service, mean over its decisions."""
 class Outcome:
     """One run: n decisions and m requests."""
 
-    decisions: pd.DataFrame  # (n rows) service, decision_tick, t_s, dt_s, phase, faults, policy_version, action, rewards
+    decisions: (
+        pd.DataFrame
+    )  # (n rows) service, decision_tick, t_s, dt_s, phase, faults, policy_version, action, rewards
     requests: pd.DataFrame  # (m rows) service, decision_tick (-1: before the first decision), duration_ms, ok, in_slo
     interval_s: float
 
