@@ -59,8 +59,10 @@ def test_a_person_reads_values_differences_and_who_is_better() -> None:
         "reward                           -  -                                     -\n"
         "p95_ms                           -  -                                     -\n"
         "\n"
-        "actions of  phase  least_loaded  fastest_response  round_robin  weighted_capacity  circuit_breaker  backpressure\n"
-        "onnx:a      lunch           50%               50%           0%                 0%               0%            0%\n"
+        "actions of  phase  "
+        "least_loaded  fastest_response  round_robin  weighted_capacity  circuit_breaker  backpressure\n"
+        "onnx:a      lunch  "
+        "         50%               50%           0%                 0%               0%            0%\n"
         "\n"
         "<b>: never met onnx:a"
     )
