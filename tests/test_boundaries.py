@@ -73,6 +73,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.control": FACTS | LOOP | NUMERIC,
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
+    "rl_hooks.policies.turns": {"rl_hooks.policies.builtin"},
     "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},
     "rl_hooks.policies.onnx": FACTS | LOOP | FEATURES | NUMERIC | {"rl_hooks.policy_schema", "onnxruntime"},
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
@@ -103,6 +104,9 @@ RULES: dict[str, set[str]] = {
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
     "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
+    "training.live": NUMERIC
+    | {"pandas", "training", "rl_hooks.decision", "rl_hooks.export.bundle", "rl_hooks.export.errors", "scenario.errors"}
+    | {"rl_hooks.policies.turns", "rl_hooks.run_folder"},
     "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
     "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},

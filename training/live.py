@@ -174,8 +174,8 @@ def _refuse_what_tells_nothing(fit: Fit, policies: Sequence[str]) -> None:
     problems = []
     if fit.degrees < LEAST_DEGREES:
         problems.append(
-            f"{len(fit.blocks.value)} blocks with a measured reward in {len(set(fit.blocks.stratum.tolist()))} strata "
-            f"leave {fit.degrees} degrees of freedom for chance, below {LEAST_DEGREES}"
+            f"blocks with a measured reward {len(fit.blocks.value)}, strata {len(set(fit.blocks.stratum.tolist()))}, "
+            f"so degrees of freedom for chance {fit.degrees}, and {LEAST_DEGREES} are needed"
         )
     if not any(fit.meets(0, other) for other in range(1, len(policies))):
         problems.append(f"{policies[0]} never had a block in a stratum in which another policy had one")
@@ -212,7 +212,9 @@ def _notes(turns: Sequence[Turn], fit: Fit, policies: Sequence[str]) -> list[str
     ]
     empty = sum(not sum(turn.actions) for turn in turns)
     if empty:
-        notes.append(f"{empty} blocks have no decision after their first window (too short, or the run ended before)")
+        notes.append(
+            f"blocks without a decision after their first window: {empty} (too short, or the run ended before)"
+        )
     by_others = sum(turn.by_others for turn in turns)
     if by_others:
         share = by_others / sum(sum(turn.actions) for turn in turns)
