@@ -76,12 +76,12 @@ def collect(proof: Proof) -> Path:
             _run([*command, "--run-folder", str(folder)])
         return folder
 
+    with ThreadPoolExecutor(proof.processes) as pool:
+        folders = [str(one) for one in pool.map(record, range(FIRST_SEED, FIRST_SEED + proof.days))]
     if not (bundle / "dataset.json").is_file():
-        with ThreadPoolExecutor(proof.processes) as pool:
-            folders = [str(one) for one in pool.map(record, range(FIRST_SEED, FIRST_SEED + proof.days))]
         _run(["rl_hooks.export", *folders, "--out", str(bundle), "--logs", str(proof.out / "logs")])
     if not (bundle / "report_card.json").is_file():
-        _run(["rl_hooks.report", str(bundle)], good=FIT_FOR_TRAINING)
+        _run(["rl_hooks.report", str(bundle), *folders], good=FIT_FOR_TRAINING)
     return bundle
 
 
