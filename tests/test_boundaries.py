@@ -128,6 +128,9 @@ RULES: dict[str, set[str]] = {
     | {"rl_hooks.policies.turns", "rl_hooks.run_folder"},
     "training.network": LEARN | {"onnx", "rl_hooks.decision", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.proof": {"training", "rl_hooks.decision", "scenario"},
+    "training.study": NUMERIC
+    | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}
+    | {"rl_hooks.run_folder"},
     "training.settings": {"training.errors", "scenario.errors", "yaml"},
     "training.train": LEARN
     | FACTS

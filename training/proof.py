@@ -85,9 +85,9 @@ def collect(proof: Proof) -> Path:
     return bundle
 
 
-def train(proof: Proof, bundle: Path) -> None:
-    """All three algorithms."""
-    for algorithm in ALGORITHMS:
+def train(proof: Proof, bundle: Path, algorithms: Sequence[str] = ALGORITHMS) -> None:
+    """A policy by each algorithm."""
+    for algorithm in algorithms:
         out = proof.out / algorithm
         if not (out / "policy.onnx").is_file():
             config = [] if proof.config is None else ["--config", str(proof.config)]
