@@ -20,7 +20,7 @@ SMALL = "steps: 300\nmembers: 1\ncheckpoints: 1\n"
 
 
 def prove(out: Path, config: Path) -> subprocess.CompletedProcess[str]:
-    options = ["--time-scale", "4", "--days", "1", "--seeds", "2", "--live-seeds", "1", "--config", str(config)]
+    options = ["--time-scale", "4", "--days", "2", "--seeds", "2", "--live-seeds", "1", "--config", str(config)]
     command = [sys.executable, "-m", "training.proof", "--out", str(out), "--scenario-file", str(SCENARIO), *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
