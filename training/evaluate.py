@@ -25,11 +25,12 @@ REPORT, PICTURE = "evaluation.json", "evaluation.svg"
 
 
 def evaluate(
-    policy: str, also: Sequence[str], seeds: Sequence[int], world: World, out: Path, processes: int
+    policy: str, also: Sequence[str], seeds: Sequence[int], world: World, out: Path, runs: Path, processes: int
 ) -> Comparison:
-    """Run what has not been run yet, and write table and picture into `out`."""
+    """Run what has not been run yet, and write table and picture into `out`. `runs`: where results are kept."""
     jobs = [Job(text, seed) for seed in seeds for text in dict.fromkeys((policy, *OTHERS, *also))]
-    found = run_all(jobs, world, out / "runs", processes, lambda text: print(text, flush=True))
+    found = run_all(jobs, world, runs, processes, lambda text: print(text, flush=True))
+    out.mkdir(parents=True, exist_ok=True)
     comparison = compare(policy, seeds, found, world)
     write_json(out / REPORT, tables.to_json(comparison))
     (out / PICTURE).write_text(pictures.differences(comparison, "reward"), encoding="utf-8")
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.seeds < 2 or options.processes < 1:
             raise TrainingError("--seeds: must be 2 or more, --processes: 1 or more")
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        found = evaluate(policy, options.also, seeds, world, options.out, options.processes)
+        runs = options.runs or options.out / "runs"
+        found = evaluate(policy, options.also, seeds, world, options.out, runs, options.processes)
     except (TrainingError, PolicyError, ExportError, RunFolderError) as error:
         return _refuse(str(error))
     except OSError as error:

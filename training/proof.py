@@ -60,6 +60,9 @@ class Proof:
         return ["--scenario-file", self.scenario_file, "--scenario", self.scenario, "--time-scale", scale]
 
 
+FEW = 3
+"""Seeds with which the other algorithms are compared: they are no claim."""
+
 FIRST_SEED, FIRST_EVALUATED, FIRST_LIVE = 1, 2001, 3001
 """Seeds of collection, evaluation and live runs: no world is in two of them."""
 
@@ -101,13 +104,16 @@ def judge(proof: Proof, bundle: Path) -> None:
 
 
 def evaluate(proof: Proof) -> None:
-    """In virtual time: the policy with all seeds, the other two algorithms with the same."""
-    command = ["training.evaluate", *proof.worlds, "--seeds", str(proof.seeds), "--first-seed", str(FIRST_EVALUATED)]
-    others = [f"onnx:{proof.out / name / 'policy.onnx'}" for name in ALGORITHMS[1:]]
-    if not (proof.out / "evaluation" / "evaluation.json").is_file():
-        also = [argument for name in others for argument in ("--also", name)]
-        out = ["--out", str(proof.out / "evaluation"), "--processes", str(proof.processes)]
-        _run([*command, str(proof.policy), *also, *out])
+    """In virtual time: the policy with all seeds, and those of the other two algorithms with the first few."""
+    for algorithm, seeds, place in ((ALGORITHMS[0], proof.seeds, "evaluation"), (ALGORITHMS[1], FEW, "algorithms")):
+        out = proof.out / place
+        if not (out / "evaluation.json").is_file():
+            others = [f"onnx:{proof.out / name / 'policy.onnx'}" for name in ALGORITHMS if place == "algorithms"]
+            command = ["training.evaluate", str(proof.out / algorithm / "policy.onnx"), *proof.worlds]
+            command += ["--seeds", str(min(seeds, proof.seeds)), "--first-seed", str(FIRST_EVALUATED)]
+            command += [argument for name in others for argument in ("--also", name)]
+            command += ["--out", str(out), "--runs", str(proof.out / "runs"), "--processes", str(proof.processes)]
+            _run(command)
 
 
 def live(proof: Proof) -> None:

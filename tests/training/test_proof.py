@@ -37,7 +37,13 @@ def test_a_small_proof_from_recording_to_claims(tmp_path: Path) -> None:
     evaluation = json.loads((out / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     live = json.loads((out / "live.json").read_text(encoding="utf-8"))
     assert evaluation["policy"] == live["policy"]
-    assert len(evaluation["differences"]) == 9  # six fixed strategies, uniform, awac, cloning
+    assert len(evaluation["differences"]) == 7  # six fixed strategies and uniform
+    algorithms = json.loads((out / "algorithms" / "evaluation.json").read_text(encoding="utf-8"))
+    assert [name.split(":")[1].split("-")[0] for name in algorithms["values"] if name.startswith("onnx:")] == [
+        "awac",
+        "cql",
+        "cloning",
+    ]
     for step in ("sandbox.virtual", "rl_hooks.export", "training.judge", "rl_training_executor.py", "training.live"):
         assert f"{step} " in first.stdout
 
