@@ -65,9 +65,9 @@ def _refuse(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description="Compare policies.")
     parser.add_argument("policy", metavar="POLICY", help="the file of an ONNX policy, or a policy as --policy names it")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="tables, picture, and results to go on from"
-    )
+    parser.add_argument("--also", metavar="POLICY", action="append", default=[], help="to compare with; repeatable")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where tables and picture are written")
+    parser.add_argument("--runs", metavar="DIR", type=Path, help="results of runs, kept to go on from (OUT/runs)")
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
         "--first-seed", type=int, default=2001, help="none that the policy was trained on (default: %(default)s)"
