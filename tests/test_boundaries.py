@@ -23,11 +23,13 @@ FEATURES = {"rl_hooks.observation", "rl_hooks.observation_table", "rl_hooks.hist
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.request_log", "rl_hooks.segments"}
 LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
+STORES = {"rl_hooks.stores"}
 EXPORT = (
     FACTS
     | FOLDER
     | FEATURES
     | TABLES
+    | STORES
     | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
 )
 
@@ -83,7 +85,13 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
     "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
     "rl_hooks.export.formats.minari_dataset": EXPORT | {"minari", "gymnasium"},
-    "rl_hooks.report": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"},
+    "rl_hooks.report": (
+        FACTS | FOLDER | FEATURES | TABLES | STORES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"}
+    ),
+    "rl_hooks.ship": STORES | {"rl_hooks.ship", "rl_hooks.row", "rl_hooks.run_folder", "rl_hooks.segments"},
+    "rl_hooks.stores": STORES,
+    "rl_hooks.stores.fetch": STORES | {"rl_hooks.run_folder"},
+    "rl_hooks.stores.s3": STORES | {"boto3", "botocore"},
     "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},

@@ -218,7 +218,7 @@ def test_rows_that_a_decision_had_seen_cannot_vanish_unnoticed(folder: Path) -> 
         file.unlink()
     (loss,) = read_run(folder).losses
     assert (loss.table, loss.missing_rows) == ("requests", 3)
-    assert loss.text.endswith("had written 3 rows by its last decision, 3 are missing")
+    assert loss.text.endswith("had written 3 rows by the last decision, 3 are missing")
 
 
 def test_what_a_killed_process_had_in_flight_is_known_as_unknown(folder: Path) -> None:
