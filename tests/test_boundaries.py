@@ -164,6 +164,22 @@ def test_the_model_and_virtual_time_load_neither_a_server_nor_a_client() -> None
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("module", ["rl_hooks.ship.__main__", "rl_hooks.export.__main__", "rl_hooks.record.worker"])
+def test_only_who_uses_s3_loads_its_library(module: str) -> None:
+    program = f"import sys, {module}; print(sorted({{'boto3', 'botocore'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_shipper_is_small_and_nobody_who_records_knows_of_it() -> None:
+    program = f"import sys, rl_hooks.ship.__main__; print(sorted({{*{LOCUST!r}, *{TABLES!r}}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    recording = [module for module in MODULES if covers("rl_hooks.record", module) or module == "rl_hooks.run_folder"]
+    named = {name for module in recording for name in imports_of(MODULES[module])}
+    assert [name for name in named if covers("rl_hooks.ship", name) or covers("rl_hooks.stores", name)] == []
+
+
 def test_live_and_virtual_time_run_one_model() -> None:
     """Nothing of the model and of the shoppers' rules is written twice: both sides import the same."""
     virtual = set().union(*(imports_of(path) for module, path in MODULES.items() if covers("sandbox.virtual", module)))

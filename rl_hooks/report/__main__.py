@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "paths",
         metavar="RUN_OR_BUNDLE",
         nargs="+",
-        help="the folder of a run or its s3://bucket/prefix/run_id, a bundle, or a bundle of several runs and those of all",
+        help="the folder of a run, s3://bucket/prefix/run_id, a bundle, or a bundle of several runs and all of these",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: beside the data)")
     parser.add_argument("--cache", metavar="DIR", type=Path, help="keeps runs of s3:// (default: a temporary folder)")

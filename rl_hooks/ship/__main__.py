@@ -36,11 +36,15 @@ class Shipping:
         """Whether there is nothing to wait for: the one run we were given is over, and all of it is shipped."""
         return is_run(self._place) and all(run.is_over for run in self.runs.values())
 
+    def left(self) -> list[str]:
+        """What is not at the destination, one line each."""
+        self._find()
+        return [line for run in self.runs.values() if not run.is_over for line in run.left()]
+
     def ship(self, everything: bool) -> None:
         """One pass over all runs. Raises StoreError or OSError, when the rest is shipped all the same."""
         problem: StoreError | OSError | None = None
-        folders = find_runs(self._place)
-        self.runs = {at: self.runs.get(at) or RunShipping(at, self._store, self._delete) for at in folders}
+        self._find()
         for run in [run for run in self.runs.values() if not run.is_over]:
             try:
                 run.ship(everything)
@@ -53,47 +57,61 @@ class Shipping:
         if problem is not None:
             raise problem
 
+    def _find(self) -> None:
+        folders = find_runs(self._place)
+        self.runs = {at: self.runs.get(at) or RunShipping(at, self._store, self._delete) for at in folders}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: everything is shipped; 2: it could not begin, with one message; 3: something is left, and what."""
     options = _parser().parse_args(arguments)
     place: Path = options.place
     try:
-        if not place.is_dir():
-            raise StoreError(f"{place}: there is no such folder; give the folder of a run, or the one that runs are in")
-        if options.once and not find_runs(place):
-            raise StoreError(f"{place}: neither a run folder nor one that has run folders in it")
-        store = _open(place, options.to, options.endpoint_url)
+        _check(place, options.to, options.once)
+        store = open_store(options.to, options.endpoint_url)
     except StoreError as error:
-        print(f"ship: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _refuse(error)
     stop, shipping = Stop(LAST_PASS_S), Shipping(place, store, options.delete_after_shipping)
     pace = "once" if options.once else f"every {options.every:g} s"
     print(f"shipping     {place} to {store.describe()}, {pace}", flush=True)
     try:
+        _ask(store)
         _ship(shipping, stop, 0.0 if options.once else options.every)
         stop.no_more()
+    except StoreError as error:
+        return _refuse(error)
     except TimeIsUp:
         print(f"ship: the last pass did not end within {LAST_PASS_S:g} s", file=sys.stderr)
-    if left := [line for run in shipping.runs.values() if not run.is_over for line in run.left()]:
+    if left := shipping.left():
         head = f"ship: not shipped to {store.describe()}, and still on this disk:"
         print("\n  ".join([head, *left]), file=sys.stderr)
         return EXIT_LEFT
     return EXIT_SHIPPED
 
 
-def _open(place: Path, to: str, endpoint_url: str | None) -> Store:
-    """The destination, which answers or is away. Raises StoreError when it never will answer."""
-    if not is_s3(to):
-        there, runs = Path(to).resolve(), [run.resolve() for run in find_runs(place)]
-        if there.is_relative_to(place.resolve()) or there in {run.parent for run in runs}:
-            raise StoreError(f"{to}: what is in {place} would be shipped onto itself; choose another place")
-    store = open_store(to, endpoint_url)
+def _refuse(error: StoreError) -> int:
+    print(f"ship: {error}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _check(place: Path, to: str, once: bool) -> None:
+    """Raises StoreError when there is nothing to ship, or nowhere to ship it to."""
+    if not place.is_dir():
+        raise StoreError(f"{place}: there is no such folder; give the folder of a run, or the one that runs are in")
+    runs = find_runs(place)
+    if once and not runs:
+        raise StoreError(f"{place}: neither a run folder nor one that has run folders in it")
+    there = Path(to).resolve()
+    if not is_s3(to) and (there.is_relative_to(place.resolve()) or there in {run.resolve().parent for run in runs}):
+        raise StoreError(f"{to}: what is in {place} would be shipped onto itself; choose another place")
+
+
+def _ask(store: Store) -> None:
+    """Whether the store answers. Raises StoreError when it refuses, for later nobody may be there to read why."""
     try:
         next(iter(store.list("")), None)
     except StoreAwayError as error:
         print(f"ship: {error}; what is recorded stays on this disk until it is back", file=sys.stderr, flush=True)
-    return store
 
 
 def _ship(shipping: Shipping, stop: Stop, every_s: float) -> None:

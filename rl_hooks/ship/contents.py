@@ -35,8 +35,8 @@ class File:
     is_sealed: bool = False  # never changes again
     grows: bool = False
 
-    def read(self) -> bytes:
-        """What to ship; b"" for nothing. Raises FileNotFoundError when it was sealed or deleted in the meantime."""
+    def read(self) -> bytes | None:
+        """What to ship, None for nothing. Raises FileNotFoundError when it was sealed or deleted in the meantime."""
         if self.content is not None:
             return self.content
         if self.path.suffix == OPEN:
@@ -134,7 +134,7 @@ def _file(folder: Path, path: Path, is_sealed: bool = False, grows: bool = False
 def _stated(manifest: File | None) -> dict[str, Any]:
     """What the manifest says; nothing when it is damaged, which whoever reads the run will say."""
     try:
-        content = json.loads(manifest.read()) if manifest is not None else {}
+        content = json.loads((manifest and manifest.content) or b"{}")
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

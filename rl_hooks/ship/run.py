@@ -27,7 +27,8 @@ class RunShipping:
         self._shipped: dict[str, object] = {}  # name -> mark of what is verified at the destination
         self._due_s: dict[str, float] = {}
         self._over_at: object = None  # how the folder was when all of it was shipped and nothing more was to come
-        self._there: set[str] | None = None  # what the destination held when we began, or came back
+        self._there: set[str] = set()  # names at the destination
+        self._has_looked = False  # since we began, or since it came back
 
     @property
     def is_over(self) -> bool:
@@ -43,7 +44,7 @@ class RunShipping:
                 if self._shipped.get(file.name) != file.mark and (everything or contents.is_over or self._is_due(file)):
                     self._ship(contents.run_id, file)
         except StoreAwayError:
-            self._there = None  # it may come back without what it had
+            self._has_looked = False  # it may come back without what it had
             raise
         if self._delete:
             self._delete_sealed(contents)
@@ -64,7 +65,7 @@ class RunShipping:
 
     def _look_there(self, contents: Contents) -> None:
         """List the destination, and see that no other run has this one's name."""
-        if self._there is not None:
+        if self._has_looked:
             return
         there = {name for name, _ in self._store.list(contents.run_id)}
         known = {f"{contents.run_id}/processes/{name}.json" for name in contents.leads}
@@ -75,8 +76,7 @@ class RunShipping:
                 f"{self._store.describe()}/{contents.run_id}: another run of this name is there, led by "
                 f"{Path(min(others)).stem}; ship {self.folder} to another place"
             )
-        self._there = there
-        self._shipped = {}
+        self._there, self._shipped, self._has_looked = there, {}, True
 
     def _is_due(self, file: File) -> bool:
         return not file.grows or time.monotonic() >= self._due_s.get(file.name, 0.0)
@@ -86,17 +86,23 @@ class RunShipping:
             content = file.read()
         except FileNotFoundError:  # sealed under its other name since, or deleted by another shipper
             return
-        name, stated = f"{run_id}/{file.name}", Stored(len(content), hashlib.sha256(content).hexdigest())
-        assert self._there is not None and stated.sha256 is not None
-        if content and not (name in self._there and self._store.head(name) == stated):
-            self._store.put(name, content, stated.sha256)
-            if self._store.head(name) != stated:
-                raise StoreAwayError(f"{self._store.describe()}/{name}: is not there as it was put")
-            self._there.add(name)
-            self.files += 1
-            self.size += len(content)
+        if content is not None:
+            self._put(f"{run_id}/{file.name}", content)
+            self._due_s[file.name] = time.monotonic() + len(content) / AGAIN_BYTES_PER_S
         self._shipped[file.name] = file.mark
-        self._due_s[file.name] = time.monotonic() + len(content) / AGAIN_BYTES_PER_S
+
+    def _put(self, name: str, content: bytes) -> None:
+        """Put an object and see that it is there, unless it is there already."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        stated = Stored(len(content), sha256)
+        if name in self._there and self._store.head(name) == stated:
+            return
+        self._store.put(name, content, sha256)
+        if self._store.head(name) != stated:
+            raise StoreAwayError(f"{self._store.describe()}/{name}: is not there as it was put")
+        self._there.add(name)
+        self.files += 1
+        self.size += len(content)
 
     def _delete_sealed(self, contents: Contents) -> None:
         for file in contents.files:

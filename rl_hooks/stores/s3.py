@@ -8,7 +8,7 @@ sometimes. Credentials and region come from where boto3 looks for them.
 import base64
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, BinaryIO
 
 import boto3
@@ -100,7 +100,7 @@ class S3Store:
             except self._client.exceptions.NoSuchKey as error:
                 text = f"{self.describe()}/{name}: has vanished since it was listed; try again, or ship it again"
                 raise StoreError(text) from error
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     file.write(chunk)
             return _stored(answer)
