@@ -6,6 +6,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -19,7 +20,16 @@ READING = {"get", "list", "watch"}
 LOCUSTS_NAMES = re.compile(r"locust(-|$)")  # Services of such names make variables that Locust takes for its options
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
-VOLUME_KINDS = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+VOLUME_KINDS = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 
 
 def findings(objects: Sequence[Object]) -> list[str]:
@@ -36,7 +46,7 @@ def findings(objects: Sequence[Object]) -> list[str]:
     ]
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+# -- names ------------------------------------------------------------------------------------------------------------
 
 
 def _unique(objects: Sequence[Object]) -> Iterator[str]:
@@ -69,7 +79,9 @@ def _references(pods: Pods, objects: Sequence[Object]) -> Iterator[str]:
     for spread in spec.get("topologySpreadConstraints", ()):
         if not matches(spread["labelSelector"], pods.labels):
             yield f"{where}: it spreads other pods than its own"
-    for term in spec.get("affinity", {}).get("podAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", ()):
+    for term in (
+        spec.get("affinity", {}).get("podAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", ())
+    ):
         if not any(matches(term["labelSelector"], other.labels) for other in pods_of(objects)):
             yield f"{where}: it wants to be near pods that are not there"
     yield from _volumes(pods, objects)
@@ -135,7 +147,7 @@ def _twice(names: Iterable[str]) -> list[str]:
     return [name for name, times in Counter(names).items() if times > 1]
 
 
-# -- Pod Security, level "restricted" -----------------------------------------------------------------------------------
+# -- Pod Security, level "restricted" ---------------------------------------------------------------------------------
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/
 
 
@@ -173,7 +185,7 @@ def _restricted(pods: Pods) -> Iterator[str]:
             yield f"{place}: hostPort is not allowed"
 
 
-# -- rules of this house ------------------------------------------------------------------------------------------------
+# -- rules of this house ----------------------------------------------------------------------------------------------
 
 
 def _house(pods: Pods) -> Iterator[str]:
@@ -237,9 +249,11 @@ def _policies(objects: Sequence[Object], pods: Sequence[Pods]) -> Iterator[str]:
                     others = [one for one in pods if matches(peer["podSelector"], one.labels)]
                     if not others:
                         yield f"{where}: there are no pods of those it lets through"
-                    listening = others if direction == "egress" else [
-                        one for one in pods if matches(spec["podSelector"], one.labels)
-                    ]
+                    listening = (
+                        others
+                        if direction == "egress"
+                        else [one for one in pods if matches(spec["podSelector"], one.labels)]
+                    )
                     for port in rule["ports"]:
                         if not any(port["port"] in _ports(one) for one in listening):
                             yield f"{where}: nobody listens on port {port['port']}"
@@ -311,7 +325,7 @@ def _named_hosts(objects: Sequence[Object], pods: Sequence[Pods]) -> Iterator[tu
     for one in pods:
         for container in one.containers:
             words = container.get("args", ())
-            for option, host in zip(words, words[1:], strict=False):
+            for option, host in pairwise(words):
                 if option == "--master-host":
                     yield f"{one.name}, container {container['name']}", host, 5557
     for config in (o for o in objects if o["kind"] == "ConfigMap"):

@@ -49,6 +49,13 @@ def overlay(name: str) -> list[Object]:
     return render(KUBERNETES / "overlays" / name)
 
 
+def copy_of(place: Path) -> Path:
+    """Base and components in `place`, for overlays of a test's own; kustomize follows no absolute paths."""
+    for kind in ("base", "components"):
+        shutil.copytree(KUBERNETES / kind, place / kind)
+    return place
+
+
 def read(text: str) -> list[Object]:
     return [found for found in yaml.safe_load_all(text) if found is not None]
 

@@ -12,7 +12,19 @@ from rl_hooks.version import VERSION
 from scenario.load import ScenarioFile, find_file, load_file, load_text
 from tests.deploy import commands
 from tests.deploy.gate import MADE_BY_HAND, findings
-from tests.deploy.manifests import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, Object, Pods, overlay, pods_of, render, the
+from tests.deploy.manifests import (
+    COMPONENTS,
+    KUBERNETES,
+    OVERLAYS,
+    ROOT,
+    Object,
+    Pods,
+    copy_of,
+    overlay,
+    pods_of,
+    render,
+    the,
+)
 
 STOP_GRACE_S = float(re.search(r"STOP_GRACE_S = ([\d.]+)", (ROOT / "locustfile.py").read_text())[1])  # type: ignore[index]
 SEALING_S = 10.0  # a process seals its segments in much less
@@ -40,7 +52,7 @@ def scenarios(objects: list[Object]) -> ScenarioFile:
     return load_text(text)
 
 
-# -- the gate -----------------------------------------------------------------------------------------------------------
+# -- the gate ---------------------------------------------------------------------------------------------------------
 
 
 @every_overlay
@@ -60,29 +72,19 @@ def test_all_components_go_together(tmp_path: Path) -> None:
 
 def with_the_base(components: list[str], place: Path) -> list[Object]:
     """An overlay as somebody else would write it, with names for what the base leaves open."""
-    place = place / "deploy" / "kubernetes"
-    for kind in ("base", "components"):
-        (place / kind).parent.mkdir(parents=True, exist_ok=True)
-        _copy(KUBERNETES / kind, place / kind)
-    mine = place / "overlays" / "mine"
+    mine = copy_of(place) / "overlays" / "mine"
     mine.mkdir(parents=True)
     content = {
         "namespace": "locust-rl",
         "resources": ["../../base"],
         "components": [f"../../components/{name}" for name in components],
         "images": [{"name": "locust-rl-balancer", "newTag": VERSION}],
-        "configMapGenerator": [{"name": "rl-run", "behavior": "merge", "literals": ["S3_BUCKET=mine", "S3_PREFIX=runs"]}],
+        "configMapGenerator": [
+            {"name": "rl-run", "behavior": "merge", "literals": ["S3_BUCKET=mine", "S3_PREFIX=runs"]}
+        ],
     }
     (mine / "kustomization.yaml").write_text(yaml.safe_dump(content))
     return render(mine)
-
-
-def _copy(source: Path, target: Path) -> None:
-    for file in source.rglob("*"):
-        if file.is_file():
-            copied = target / file.relative_to(source)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            copied.write_bytes(file.read_bytes())
 
 
 def test_what_has_to_be_made_by_hand_is_in_the_document() -> None:
@@ -109,7 +111,7 @@ def test_only_the_master_in_production_gets_a_token() -> None:
     assert allowed == {("production", "rl-master")}
 
 
-# -- what is run --------------------------------------------------------------------------------------------------------
+# -- what is run ------------------------------------------------------------------------------------------------------
 
 
 @every_overlay
@@ -184,7 +186,7 @@ def test_the_run_in_ci_is_one_headless_run_with_as_many_workers_as_there_are() -
     assert master["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
-# -- how it ends --------------------------------------------------------------------------------------------------------
+# -- how it ends ------------------------------------------------------------------------------------------------------
 
 
 @every_overlay
@@ -211,7 +213,7 @@ def test_applying_again_restarts_no_run(name: str) -> None:
     assert {found["spec"]["updateStrategy"]["type"] for found in sets} == {"OnDelete"}
 
 
-# -- said once ----------------------------------------------------------------------------------------------------------
+# -- said once --------------------------------------------------------------------------------------------------------
 
 
 def test_the_scenario_of_the_base_is_the_shipped_one() -> None:

@@ -46,9 +46,9 @@ MISTAKES: dict[str, tuple[Callable[[Objects], object], str]] = {
     ),
     "wrong key": (
         lambda o: put(
-            the(o, "CronJob", "rl-export")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["env"][0][
-                "valueFrom"
-            ]["configMapKeyRef"],
+            the(o, "CronJob", "rl-export")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["env"][
+                0
+            ]["valueFrom"]["configMapKeyRef"],
             "key",
             "RUNS",
         ),
@@ -95,7 +95,9 @@ MISTAKES: dict[str, tuple[Callable[[Objects], object], str]] = {
     ),
     "policy for nobody": (
         lambda o: put(
-            the(o, "NetworkPolicy", "rl-worker")["spec"]["podSelector"]["matchLabels"], "app.kubernetes.io/component", "x"
+            the(o, "NetworkPolicy", "rl-worker")["spec"]["podSelector"]["matchLabels"],
+            "app.kubernetes.io/component",
+            "x",
         ),
         "NetworkPolicy/rl-worker: it takes no pods",
     ),
@@ -120,7 +122,9 @@ MISTAKES: dict[str, tuple[Callable[[Objects], object], str]] = {
     ),
     "spread of others": (
         lambda o: put(
-            worker(o)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"], "app.kubernetes.io/component", "x"
+            worker(o)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+            "app.kubernetes.io/component",
+            "x",
         ),
         "it spreads other pods than its own",
     ),
@@ -196,7 +200,9 @@ MISTAKES: dict[str, tuple[Callable[[Objects], object], str]] = {
     ),
     "scaled by another container": (
         lambda o: put(
-            the(o, "HorizontalPodAutoscaler", "rl-worker")["spec"]["metrics"][0]["containerResource"], "container", "app"
+            the(o, "HorizontalPodAutoscaler", "rl-worker")["spec"]["metrics"][0]["containerResource"],
+            "container",
+            "app",
         ),
         "has no container app",
     ),
