@@ -16,10 +16,12 @@ import numpy as np
 
 from rl_hooks.request_log import Batch, RequestLog, Stretch, batches_of, stretches
 from rl_hooks.row import IN_FLIGHT, REQUESTS, TABLES, Table
-from rl_hooks.run_folder import Incarnation, read_incarnations, read_manifest
+from rl_hooks.run_folder import WITH_ROWS, Incarnation, read_incarnations, read_manifest
 from rl_hooks.segments import read_segment
 
 REF_KINDS = ("endpoint", "instance", "profile", "phase", "policy")
+
+_LOOKED_INTO = {"users": "counts", "seen": "rows"}  # kinds of event, and the dict that each has
 
 # What rows are sorted by; the order of writing decides between equals.
 _ORDER = {
@@ -99,7 +101,8 @@ def read_run(path: Path) -> Run:
     }
     in_flight = _sorted([_read_board(path, i, who, names) for i, who in enumerate(incarnations)], IN_FLIGHT)
     events = sorted(_events(path, incarnations, losses), key=lambda event: int(event["t_ns"]))
-    losses += _seen_and_gone(path, incarnations, merged["decisions"], requests, losses)
+    losses += _boards_missing(path, incarnations)
+    losses += _seen_and_gone(path, incarnations, merged["decisions"], events, requests, losses)
     return Run(
         path=path,
         manifest=manifest,
@@ -162,7 +165,7 @@ def _read_table(path: Path, number: int, who: Incarnation, table: Table, names: 
 def _segments(path: Path, who: Incarnation, table: Table, losses: list[Loss]) -> Iterator[tuple[Path, Any]]:
     """The readable rows of each segment of one incarnation in order of writing; what is missing into `losses`."""
     expected = 1
-    for file in sorted((path / table.name).glob(f"{who.name}.*"), key=lambda file: int(file.name.split(".")[-2])):
+    for file in _files(path / table.name, who):
         segment = read_segment(file, table)
         if segment.first_seq > expected:
             gap = segment.first_seq - expected
@@ -177,6 +180,15 @@ def _segments(path: Path, who: Incarnation, table: Table, losses: list[Loss]) ->
     if promised >= expected:
         text = f"{path / table.name}: {who.name} wrote {promised} rows, the last {promised - expected + 1} are missing"
         losses.append(Loss(who.name, table.name, promised - expected + 1, text))
+
+
+def _files(folder: Path, who: Incarnation) -> list[Path]:
+    """The segments of one incarnation, in order of writing.
+
+    A shipped one can be there twice: as it was when its process seemed to be gone, and as it was sealed, with all rows.
+    """
+    files = sorted(((int(file.name.split(".")[-2]), file.suffix), file) for file in folder.glob(f"{who.name}.*"))
+    return list({number: file for (number, _), file in files}.values())  # .open comes before .seg
 
 
 class _Refs:
@@ -257,18 +269,46 @@ def _ended(in_flight: Any, requests: RequestLog) -> Any:
     return ended
 
 
-def _seen_and_gone(
-    path: Path, incarnations: tuple[Incarnation, ...], decisions: Any, requests: RequestLog, losses: list[Loss]
-) -> list[Loss]:
-    """Requests that a process had written when it decided, of which neither a row nor a known gap is left."""
+def _boards_missing(path: Path, incarnations: tuple[Incarnation, ...]) -> list[Loss]:
+    """Of processes that left requests in flight. Shipping puts the board of a killed process behind its last rows."""
     found = []
-    for number, who in enumerate(incarnations):
-        seen = int(decisions["rows_seen"][decisions["incarnation"] == number].max(initial=0))
-        known = sum(loss.missing_rows for loss in losses if (loss.incarnation, loss.table) == (who.name, "requests"))
-        gone = seen - known - requests.rows_of_process(number)
+    for who in incarnations:
+        file = path / "in_flight" / f"{who.name}.board"
+        if who.role in WITH_ROWS and (who.left_in_flight or not who.closed) and not file.exists():
+            text = f"{file}: missing; it still writes, or its last rows and what it had in flight have not come here"
+            found.append(Loss(who.name, "in_flight", 0, text))
+    return found
+
+
+def _seen_and_gone(
+    path: Path,
+    incarnations: tuple[Incarnation, ...],
+    decisions: Any,
+    events: list[dict[str, Any]],
+    requests: RequestLog,
+    losses: list[Loss],
+) -> list[Loss]:
+    """Requests that were written when a decision was made, of which neither a row nor a known gap is left.
+
+    The process that decides notes its own rows and what the others have reported; so it is known what has to be here of
+    a process that is missing altogether.
+    """
+    reported: dict[str, int] = {}
+    for event in events:
+        if event["kind"] == "seen":
+            reported |= {name: max(reported.get(name, 0), seq) for name, (seq, _) in event["rows"].items()}
+    numbers = {who.name: number for number, who in enumerate(incarnations)}
+    found = []
+    for name in sorted(numbers.keys() | reported.keys()):
+        seen, here = reported.get(name, 0), 0
+        if (number := numbers.get(name)) is not None:
+            seen = max(seen, int(decisions["rows_seen"][decisions["incarnation"] == number].max(initial=0)))
+            here = requests.rows_of_process(number)
+        known = sum(loss.missing_rows for loss in losses if (loss.incarnation, loss.table) == (name, "requests"))
+        gone = seen - known - here
         if gone > 0:
-            text = f"{path / 'requests'}: {who.name} had written {seen} rows by its last decision, {gone} are missing"
-            found.append(Loss(who.name, "requests", gone, text))
+            text = f"{path / 'requests'}: {name} had written {seen} rows by the last decision, {gone} are missing"
+            found.append(Loss(name, "requests", gone, text))
     return found
 
 
@@ -283,8 +323,10 @@ def _is_name(line: Mapping[str, Any]) -> bool:
 
 
 def _is_event(line: Mapping[str, Any]) -> bool:
-    counted = line.get("kind") != "users" or isinstance(line.get("counts"), dict)
-    return isinstance(line.get("t_ns"), int) and isinstance(line.get("kind"), str) and counted
+    t_ns, kind = line.get("t_ns"), line.get("kind")
+    if not isinstance(t_ns, int) or not isinstance(kind, str):
+        return False
+    return kind not in _LOOKED_INTO or isinstance(line.get(_LOOKED_INTO[kind]), dict)
 
 
 def _lines(file: Path, fits: Callable[[Mapping[str, Any]], bool], losses: list[Loss]) -> Iterator[dict[str, Any]]:

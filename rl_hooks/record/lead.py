@@ -123,7 +123,13 @@ class Lead(Part):
         self.give_users(run.recording)
         if self.is_master:
             # Every spawn message carries the options, so workers that join late learn of the run too.
-            about = {"folder": str(run.setup.folder.resolve()), "start_ns": time.time_ns(), "decision": None}
+            about = {
+                "folder": str(run.setup.folder.resolve()),
+                "run_id": run.setup.facts["run_id"],
+                "plan": run.setup.facts["plan"],
+                "start_ns": time.time_ns(),
+                "decision": None,
+            }
             self.environment.parsed_options.rl_run = about
         run.recording.decide(run.setup, self.tell_workers)
 

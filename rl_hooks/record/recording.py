@@ -157,5 +157,5 @@ def join_folder(folder: Path) -> dict[str, Any]:
     try:
         return read_manifest(folder)
     except RunFolderError as error:
-        way_out = "give master and workers the same folder (a shared volume) with --run-folder"
+        way_out = "give all the same folder (a shared volume) with --run-folder, or each worker its own with --spool"
         raise RunFolderError(f"worker: {error}; {way_out}") from error

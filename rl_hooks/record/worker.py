@@ -12,7 +12,7 @@ from locust.exception import RPCError
 
 from rl_hooks.record.part import EXIT_ROWS_LOST, ROWS_REPORTED, Part
 from rl_hooks.record.recording import FAULT_MESSAGE, ROWS_MESSAGE, Recording, join_folder
-from rl_hooks.run_folder import RunFolderError
+from rl_hooks.run_folder import RunFolderError, create_part
 from scenario.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ class Worker(Part):
         super().__init__(environment, runtime_for)
         self.recording: Recording | None = None
         self.fault: str | None = None
+        self._spool: str | None = environment.parsed_options.spool  # read now: the master's options replace it
 
     def start(self) -> None:
         """Locust's test_start; the master's options came with the message that caused it."""
@@ -37,15 +38,30 @@ class Worker(Part):
         except RunFolderError as error:
             self.fail(str(error))
 
-    def _join(self, folder: str, start_ns: int, decision: Mapping[str, Any] | None) -> None:
-        plan = Plan.from_json(join_folder(Path(folder))["plan"])
+    def _join(
+        self, folder: str, run_id: str, plan: Mapping[str, Any], start_ns: int, decision: Mapping[str, Any] | None
+    ) -> None:
         self.recording = Recording(
-            self.environment, "worker", Path(folder), plan, lambda: (time.time_ns() - start_ns) / 1e9, self.fail
+            self.environment,
+            "worker",
+            self._place(Path(folder), run_id),
+            Plan.from_json(plan),
+            lambda: (time.time_ns() - start_ns) / 1e9,
+            self.fail,
         )
         if decision is not None:
             self.recording.in_force.set(**decision)
         self.recording.report(self._send_rows)
         self.give_users(self.recording)
+
+    def _place(self, folder: Path, run_id: str) -> Path:
+        """Where this process's part of the run goes."""
+        if self._spool is None:
+            join_folder(folder)
+            return folder
+        part = Path(self._spool) / run_id
+        create_part(part)
+        return part
 
     def _send_rows(self, message: dict[str, Any]) -> None:
         """New rows, for the master's decisions. They are recorded here in any case."""
