@@ -46,8 +46,6 @@ class RunShipping:
         except StoreAwayError:
             self._has_looked = False  # it may come back without what it had
             raise
-        if self._delete:
-            self._delete_sealed(contents)
         came_since = self._open(look(self.folder))
         self._over_at = before if contents.is_over and not came_since else None
 
@@ -90,6 +88,8 @@ class RunShipping:
             self._put(f"{run_id}/{file.name}", content)
             self._due_s[file.name] = time.monotonic() + len(content) / AGAIN_BYTES_PER_S
         self._shipped[file.name] = file.mark
+        if self._delete and file.is_sealed:  # and seen to be there, by `_put`
+            file.path.unlink(missing_ok=True)
 
     def _put(self, name: str, content: bytes) -> None:
         """Put an object and see that it is there, unless it is there already."""
@@ -103,11 +103,6 @@ class RunShipping:
         self._there.add(name)
         self.files += 1
         self.size += len(content)
-
-    def _delete_sealed(self, contents: Contents) -> None:
-        for file in contents.files:
-            if file.is_sealed and self._shipped.get(file.name) == file.mark:
-                file.path.unlink(missing_ok=True)
 
 
 def _changed_at(folder: Path) -> object:

@@ -244,6 +244,8 @@ def test_requests_of_others_are_left_in_flight_by_a_process_that_ends_in_order(f
     run = read_run(folder)
     assert [int(row["trace_lo"]) for row in run.in_flight] == [5]
     assert run.losses == ()
+    (folder / "in_flight" / f"{writer.incarnation}.board").unlink()
+    assert [loss.table for loss in read_run(folder).losses] == ["in_flight"]
 
 
 def test_rows_that_another_process_had_reported_cannot_vanish_unnoticed(folder: Path) -> None:

@@ -53,6 +53,15 @@ def test_a_live_process_is_left_alone(folder: Path) -> None:
     assert look(folder).is_over
 
 
+def test_what_others_have_in_flight_is_shipped_with_a_process_that_closed_in_order(folder: Path) -> None:
+    writer = RunWriter(folder, "local", 4)
+    writer.board.take()
+    writer.close(left_in_flight=True)
+    assert [file.name for file in look(folder).files if file.name.startswith("in_flight")] == [
+        f"in_flight/{writer.incarnation}.board"
+    ]
+
+
 @pytest.mark.parametrize("role", LEADS)
 def test_a_run_whose_lead_was_killed_is_over(folder: Path, tmp_path: Path, role: str) -> None:
     RunWriter(folder, role, 4)

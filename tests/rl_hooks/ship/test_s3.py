@@ -253,6 +253,15 @@ def test_a_place_that_is_no_run_says_what_there_is(server: Server, whole: Path, 
     )
 
 
+def test_a_cache_that_cannot_be_written(server: Server, whole: Path, tmp_path: Path, capsys: Any) -> None:
+    assert ship(whole, "--to", PLACE, "--once").returncode == 0
+    (tmp_path / "file").write_text("in the way")
+    target = tmp_path / "file" / BUCKET / "some" / "where" / "run"
+    text = f"{target}: {PLACE}/run cannot be written there (Not a directory); free some space or choose another place"
+    said = refused(capsys, f"{PLACE}/run", tmp_path, "--cache", str(tmp_path / "file"))
+    assert said == f"export: {text} with --cache\n"
+
+
 def test_a_bundle_and_a_report_need_a_place_here(capsys: Any) -> None:
     assert export([f"{PLACE}/run"]) == 2
     assert (
