@@ -159,7 +159,7 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
     Raises ExecutorError with all that is wrong, before anything is made or started.
     """
     from rl_hooks.policies.builtin import PolicyError
-    from rl_hooks.policies.named import check_fit, make_policy
+    from rl_hooks.policies.named import make_policies, make_run_policy
     from rl_hooks.prerequisites import State, check_all
     from scenario.errors import ScenarioError
     from scenario.load import find_file, load_file
@@ -181,9 +181,9 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
             jobs.append(Job(Path(file.path), plan, Path(options.runs) / f"{plan.scenario.name}_{stamp}"))
 
     def check_policy() -> None:
-        policy = make_policy(options.logging_policy)
+        make_policies(options.logging_policy)
         for job in jobs:
-            check_fit(policy, job.plan.window_s, job.plan.decision_interval_s)
+            make_run_policy(options.logging_policy, job.plan)
 
     sys.path.append(str(Path.cwd()))  # where Locust finds a logging policy of the user's, too
     jobs: list[Job] = []

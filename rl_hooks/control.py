@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
+from rl_hooks.policies.turns import Turns
 
 NAN = math.nan
 
@@ -120,7 +121,7 @@ class Controller:
     The generator's key is (seed, service, tick): a tick that was skipped changes no later draw.
     """
 
-    policy: LoggingPolicy
+    policy: LoggingPolicy | Turns
     source: Source
     actuator: Actuator
     seed: int
@@ -145,7 +146,8 @@ class Controller:
         if self.window is not None:
             observed_ns = self.now_ns()
             observations = self.window.observe(observed_ns, sample)
-        drawn = [(service, *self._draw(tick, service, observations)) for service in range(len(SERVICES))]
+        policy = self.policy.at(tick) if isinstance(self.policy, Turns) else self.policy
+        drawn = [(service, *self._draw(policy, tick, service, observations)) for service in range(len(SERVICES))]
         try:
             self.actuator.apply({SERVICES[service]: ACTIONS[action] for service, action, _, _ in drawn})
             actuated = True
@@ -153,8 +155,8 @@ class Controller:
             actuated = False
             faults.append(f"actuator {self.actuator.describe()}: {error}")
         decisions = tuple(
-            Decision(tick, service, action, probabilities, policy, actuated)
-            for service, action, probabilities, policy in drawn
+            Decision(tick, service, action, probabilities, name, actuated)
+            for service, action, probabilities, name in drawn
         )
         t_ns = self.now_ns()
         take_effect(t_ns, decisions)
@@ -163,11 +165,13 @@ class Controller:
         self._previous = {decision.service: decision.action for decision in decisions}
         return Step(tick, t_ns, sample, decisions, "; ".join(faults) or None, observed_ns, observations)
 
-    def _draw(self, tick: int, service: int, observations: Any) -> tuple[int, tuple[float, ...], str]:
+    def _draw(
+        self, policy: LoggingPolicy, tick: int, service: int, observations: Any
+    ) -> tuple[int, tuple[float, ...], str]:
         """Action, probabilities, and the name of the policy that stated them: one may leave it to another."""
         observation = None if observations is None else observations[service]
-        probabilities = tuple(self.policy.probabilities(self._previous.get(service), observation))
-        name = self.policy.describe()
+        probabilities = tuple(policy.probabilities(self._previous.get(service), observation))
+        name = policy.describe()
         proper = len(probabilities) == len(ACTIONS) and min(probabilities) >= 0
         if not (proper and math.isclose(sum(probabilities), 1, abs_tol=1e-9)):
             raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {len(ACTIONS)} actions")

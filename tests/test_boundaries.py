@@ -109,6 +109,7 @@ RULES: dict[str, set[str]] = {
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
+    "training.comparison": NUMERIC | {"training.estimators"},
     "training.estimators": ESTIMATES,
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
@@ -116,6 +117,9 @@ RULES: dict[str, set[str]] = {
     "training.serve": SERVE,
     "training.serving": SERVE,
     "training.serving.metrics": SERVE | {"prometheus_client"},
+    "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
+    "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
+    "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
     "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "onnxruntime"},
 }
 

@@ -6,19 +6,49 @@ least_loaded, ...         one of the six actions, always
 onnx:FILE                 a trained policy
 epsilon:0.1:BASE          any of these, with a share of uniform draws
 module:attribute          one of your own
+turns:POLICY,POLICY,...   several of these that take turns, where a whole run is decided (rl_hooks.policies.turns)
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rl_hooks.decision import ACTION_INDEX, ACTIONS
 from rl_hooks.parts import PartError, make_part
 from rl_hooks.policies.builtin import BUILTIN, EpsilonGreedy, Fixed, LoggingPolicy, PolicyError
+from rl_hooks.policies.turns import RunPlan, Turns, take_turns
 
+TURNS = "turns"
 FORMS = "uniform, sticky:KEEP, an action as a fixed strategy, epsilon:EPS:POLICY, onnx:FILE or module:attribute"
 """For the help of an option."""
+RUN_FORMS = f"{FORMS}, or turns:POLICY,POLICY,... of them"
+"""The same, where a whole run is decided."""
+
+
+def make_run_policy(text: str, plan: RunPlan) -> LoggingPolicy | Turns:
+    """Who decides in a run: the policy that `text` names, or several with a schedule for the plan.
+
+    Raises PolicyError with all reasons why a policy cannot be made or does not fit to the plan.
+    """
+    policies = make_policies(text)
+    _told_together(lambda policy: check_fit(policy, plan.window_s, plan.decision_interval_s), policies)
+    return take_turns(policies, plan) if _take_turns(text) else policies[0]
+
+
+def make_policies(text: str) -> list[LoggingPolicy]:
+    """Everybody who is to decide in a run, as far as it can be told without a plan. Raises PolicyError."""
+    if not _take_turns(text):
+        return [make_policy(text)]
+    names = text.partition(":")[2].split(",")
+    if not all(names):
+        raise PolicyError(f"policy {text}: names nobody in one place; write for example turns:least_loaded,round_robin")
+    return _told_together(make_policy, names)
 
 
 def make_policy(text: str) -> LoggingPolicy:
     """The policy that `text` names. Raises PolicyError with what would be right."""
     kind, colon, rest = text.partition(":")
+    if kind == TURNS:
+        raise PolicyError(f"policy {text}: policies take turns in a run with a plan only, and not within a policy")
     if text in ACTION_INDEX:
         return Fixed(text)
     if kind == "onnx":
@@ -47,6 +77,23 @@ def check_fit(policy: LoggingPolicy, window_s: float, decision_interval_s: float
         raise PolicyError("\n  ".join([f"policy {policy.describe()} does not fit to this run", *problems]))
 
 
+def _take_turns(text: str) -> bool:
+    return text.partition(":")[0] == TURNS
+
+
+def _told_together(ask: Callable[[Any], Any], about: Sequence[Any]) -> list[Any]:
+    """What `ask` answers for each. Raises one PolicyError with all complaints."""
+    answers, complaints = [], []
+    for one in about:
+        try:
+            answers.append(ask(one))
+        except PolicyError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise PolicyError("\n".join(complaints))
+    return answers
+
+
 def _from_file(text: str, path: str) -> LoggingPolicy:
     if not path:
         raise PolicyError(f"policy {text}: names no file; write for example onnx:policy.onnx")
@@ -72,7 +119,7 @@ def _number(text: str, word: str, example: str) -> float:
 
 def _made(text: str, name: str, *arguments: float) -> LoggingPolicy:
     # The other forms are among the names, so that a slip of the pen is told what it was meant to be.
-    names = {**dict.fromkeys(ACTIONS, ""), "epsilon": "", "onnx": "", **BUILTIN}
+    names = {**dict.fromkeys(ACTIONS, ""), "epsilon": "", "onnx": "", TURNS: "", **BUILTIN}
     needed = ("describe", "probabilities")
     try:
         made: LoggingPolicy = make_part(f"policy {text}", name, names, needed, *arguments, passes=(PolicyError,))

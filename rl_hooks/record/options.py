@@ -20,7 +20,8 @@ from rl_hooks.control import Actuator, Source
 from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
 from rl_hooks.parts import PartError
 from rl_hooks.policies.builtin import LoggingPolicy
-from rl_hooks.policies.named import FORMS, check_fit, make_policy
+from rl_hooks.policies.named import RUN_FORMS, make_policies, make_run_policy
+from rl_hooks.policies.turns import Turns, turns_facts
 from rl_hooks.sources.named import make_source
 from rl_hooks.sources.none import BUILTIN as SOURCES
 from rl_hooks.target import TargetError, root_of
@@ -60,7 +61,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "--logging-policy": {
         "default": "uniform",
-        "help": f"policy that routes while we record: {FORMS}",
+        "help": f"policy that routes while we record: {RUN_FORMS}",
     },
     "--metrics-source": {"default": "auto", "help": f"auto, {', '.join(SOURCES)} or module:attribute"},
     "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
@@ -112,7 +113,7 @@ class Setup:
     plan: Plan
     host: str
     folder: Path
-    policy: LoggingPolicy
+    policy: LoggingPolicy | Turns
     source: Source
     actuator: Actuator
     injector: str  # as --fault-injector names it, without `auto`
@@ -136,6 +137,7 @@ class Setup:
             *self.plan.describe(),
             f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
             f"logging policy: {self.policy.describe()}",
+            *([f"turns: {self.policy.summary()}"] if isinstance(self.policy, Turns) else []),
             f"faults: {len(self.plan.faults)}, made by {self.injector}" if self.plan.faults else "faults: none",
             f"run folder: {self.folder}",
         ]
@@ -183,6 +185,7 @@ def make_setup(options: Any, host: str) -> Setup:
         "target": host,
         "balancer": kind or "unknown",
         "logging_policy": policy.describe(),
+        **turns_facts(policy),
         "source": source.describe(),
         "actuator": actuator.describe(),
         "faults": {
@@ -220,12 +223,12 @@ def _make_injector(name: str, root: str | None, host: str, faults: tuple[PlanFau
     return injector
 
 
-def _policy(text: str, plan: Plan | None) -> LoggingPolicy:
-    """The policy; a trained one fits to the plan, as far as there is one."""
-    policy = make_policy(text)
-    if plan is not None:
-        check_fit(policy, plan.window_s, plan.decision_interval_s)
-    return policy
+def _policy(text: str, plan: Plan | None) -> LoggingPolicy | Turns | None:
+    """Who decides. Without a plan nobody can, but what is wrong with the names is told all the same."""
+    if plan is None:
+        make_policies(text)
+        return None
+    return make_run_policy(text, plan)
 
 
 def _writable(logs: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl_hooks.policies.builtin import PolicyError
-from rl_hooks.policies.named import FORMS, check_fit, make_policy
+from rl_hooks.policies.named import RUN_FORMS, make_run_policy
 from rl_hooks.run_folder import RunFolderError
 from sandbox.virtual.recording import Totals, record
 from sandbox.virtual.simulation import Conditions
@@ -27,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.days < 1:
             raise ValueError("--days: must be 1 or more")
-        policy = make_policy(options.policy)
         file = load_file(find_file(options.scenario_file))
         scenario = file.scenario(options.scenario)
         plans = [
@@ -41,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for seed in range(options.seed, options.seed + options.days)
         ]
-        check_fit(policy, plans[0].window_s, plans[0].decision_interval_s)
+        policies = [make_run_policy(options.policy, plan) for plan in plans]
         conditions = _conditions(options)
-        folders = [_folder(options, scenario.name, policy.describe(), plan.seed) for plan in plans]
+        folders = [_folder(options, scenario.name, policies[0].describe(), plan.seed) for plan in plans]
         taken = [str(folder) for folder in folders if folder.exists() and any(folder.iterdir())]
         if taken:
             raise RunFolderError(f"{', '.join(taken)}: there already and not empty; remove it or choose --run-folder")
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
     config = {"config_path": str(file.path), "config_sha256": file.text_sha256}
-    for plan, folder in zip(plans, folders, strict=True):
+    for plan, policy, folder in zip(plans, policies, folders, strict=True):
         print(
             f"{scenario.name}, seed {plan.seed}, policy {policy.describe()}: {plan.duration_s / 60:g} minutes",
             flush=True,
@@ -110,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--policy",
         default="uniform",
-        help=f"who decides: {FORMS} (%(default)s)",
+        help=f"who decides: {RUN_FORMS} (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1, help="fixes everything in the run (default: %(default)s)")
     parser.add_argument("--days", type=int, default=1, metavar="N", help="N runs with the seeds from --seed on")

@@ -17,6 +17,7 @@ from rl_hooks.decision import ACTION_INDEX, SERVICE_INDEX
 from rl_hooks.faults.agent import Agent
 from rl_hooks.observation import Spans
 from rl_hooks.policies.builtin import LoggingPolicy
+from rl_hooks.policies.turns import Turns, turns_facts
 from rl_hooks.record.decisions import Attendance, DecisionLog
 from rl_hooks.record.recorder import InForce, Recorder
 from rl_hooks.row import MISSING_U8, MISSING_U32
@@ -89,7 +90,7 @@ class RowLedger(Recorder):
 def record(
     plan: Plan,
     folder: Path,
-    policy: LoggingPolicy,
+    policy: LoggingPolicy | Turns,
     conditions: Conditions,
     config: Mapping[str, Any],
     progress: Callable[[float], None] = lambda _: None,
@@ -109,7 +110,7 @@ def record(
 def _record(
     plan: Plan,
     folder: Path,
-    policy: LoggingPolicy,
+    policy: LoggingPolicy | Turns,
     conditions: Conditions,
     started_ns: int,
     progress: Callable[[float], None],
@@ -169,7 +170,12 @@ def _record(
 
 
 def _facts(
-    plan: Plan, folder: Path, policy: LoggingPolicy, conditions: Conditions, config: Mapping[str, Any], started_ns: int
+    plan: Plan,
+    folder: Path,
+    policy: LoggingPolicy | Turns,
+    conditions: Conditions,
+    config: Mapping[str, Any],
+    started_ns: int,
 ) -> dict[str, Any]:
     """The manifest of a live run against the sandbox, and that it was virtual."""
     return {
@@ -185,6 +191,7 @@ def _facts(
         "utilization": conditions.sizing(plan).target,
         "balancer": NAME,
         "logging_policy": policy.describe(),
+        **turns_facts(policy),
         "source": NAME,
         "actuator": NAME,
         "faults": {
