@@ -1,7 +1,7 @@
 """The run folder: what a run leaves behind, written while it goes on and readable after any interruption.
 
     <run>/manifest.json                    the plan and everything that was decided before the first request
-          processes/<incarnation>.json     who wrote: role, host, pid, and the last row numbers once it closed in order
+          processes/<incarnation>.json     who wrote: role, host, pid, clock, and its last row numbers once it closed
           <table>/<incarnation>.<n>.seg    rows of requests, sessions, decisions, observations, samples (rl_hooks.row)
           dictionaries/<incarnation>.jsonl names behind the *_ref columns, written before an id is first used
           events/<incarnation>.jsonl       phases and users, one line each
@@ -25,10 +25,11 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rl_hooks.clock import SteadyClock
 from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
@@ -113,11 +114,14 @@ class Writer:
     pid: int
     token: str  # eight hex digits that tell incarnations apart
     now_ns: Callable[[], int]  # wall-clock time, ns
+    clock: Mapping[str, int] | None = None  # where its steady clock began, if it has one: wall_ns and monotonic_ns
 
 
-def this_process() -> Writer:
+def this_process(clock: SteadyClock | None = None) -> Writer:
+    """This process with its wall clock, or with a clock that never steps."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:48] or "host"
-    return Writer(host, os.getpid(), secrets.token_hex(4), time.time_ns)
+    who = Writer(host, os.getpid(), secrets.token_hex(4), time.time_ns)
+    return who if clock is None else replace(who, now_ns=clock.now_ns, clock=asdict(clock.anchor))
 
 
 class EventWriter:
@@ -127,8 +131,10 @@ class EventWriter:
         who = writer or this_process()
         self.path = path
         self.incarnation = f"{role}.{who.host}.{who.token}"
-        self._now_ns = who.now_ns
+        self.now_ns = who.now_ns
         self._facts: dict[str, Any] = {"role": role, "host": who.host, "pid": who.pid, "started_unix_ns": who.now_ns()}
+        if who.clock is not None:
+            self._facts["clock"] = dict(who.clock)
         try:
             self._open()
             self._names = _Lines(_dictionary(path, self.incarnation))
@@ -141,7 +147,7 @@ class EventWriter:
 
     def event(self, kind: str, **facts: Any) -> None:
         """Write one event with the time of now."""
-        self._events.write({"t_ns": self._now_ns(), "kind": kind, **facts})
+        self._events.write({"t_ns": self.now_ns(), "kind": kind, **facts})
 
     def rows(self) -> dict[str, int]:
         """Rows written so far, by table."""

@@ -1,7 +1,8 @@
 """Reading a run folder: all incarnations' rows in one table each, with common names, and what is missing.
 
 Ids behind `*_ref` columns are private to the incarnation that wrote them. Here they become positions in one list of
-names per kind, so that everybody after this module can forget that there were several processes.
+names per kind, so that everybody after this module can forget that there were several processes. Times become those of
+the leading process's clock for the same reason.
 
 Requests are checked here, but stay on disk: there may be more than fit into memory. `Run.batches` reads them.
 """
@@ -16,6 +17,7 @@ import numpy as np
 
 from rl_hooks.request_log import Batch, RequestLog, Stretch, batches_of, stretches
 from rl_hooks.row import IN_FLIGHT, REQUESTS, TABLES, Table
+from rl_hooks.run_clocks import ProcessClock, is_whole, process_clock
 from rl_hooks.run_folder import WITH_ROWS, Incarnation, read_incarnations, read_manifest
 from rl_hooks.segments import read_segment
 
@@ -73,6 +75,7 @@ class Run:
     events: tuple[Mapping[str, Any], ...]  # sorted by t_ns
     losses: tuple[Loss, ...]
     requests: Any = _Loaded()  # sorted by start_ns; all of them in memory, so for runs of a moderate size
+    clocks: tuple[ProcessClock, ...] = ()  # of the incarnations; empty: the times are as they were recorded
 
     def batches(self) -> Iterator[Batch]:
         """The requests a batch at a time, for runs of any size."""
@@ -84,23 +87,27 @@ class Run:
         return len(self.__dict__["_requests"])
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, *, correct_clocks: bool = True) -> Run:
     """Read a run folder as far as it goes; `losses` says what could not be read.
 
-    Raises RunFolderError when `path` is not a run folder.
+    `correct_clocks`: give all times by the leading process's clock. Raises RunFolderError when `path` is not a run
+    folder.
     """
     manifest = read_manifest(path)
     incarnations = read_incarnations(path)
     losses = [Loss(who.name, "processes", 0, who.damage) for who in incarnations if who.damage is not None]
     names = _Names(losses)
-    requests = _read_requests(path, incarnations, names, losses)
+    told = [list(_events(path, who, losses)) for who in incarnations]
+    clocks = tuple(process_clock(events if correct_clocks else ()) for events in told)
+    parts = list(zip(range(len(incarnations)), incarnations, clocks, strict=True))
+    requests = _read_requests(path, parts, names, losses)
     merged = {
-        name: _sorted([_read_table(path, i, who, table, names, losses) for i, who in enumerate(incarnations)], table)
+        name: _sorted([_read_table(path, part, table, names, losses) for part in parts], table)
         for name, table in TABLES.items()
         if table is not REQUESTS
     }
-    in_flight = _sorted([_read_board(path, i, who, names) for i, who in enumerate(incarnations)], IN_FLIGHT)
-    events = sorted(_events(path, incarnations, losses), key=lambda event: int(event["t_ns"]))
+    in_flight = _sorted([_read_board(path, part, names) for part in parts], IN_FLIGHT)
+    events = sorted(_timed(told, clocks), key=lambda event: int(event["t_ns"]))
     losses += _boards_missing(path, incarnations)
     losses += _seen_and_gone(path, incarnations, merged["decisions"], events, requests, losses)
     return Run(
@@ -112,6 +119,7 @@ def read_run(path: Path) -> Run:
         names=names.by_kind(),
         losses=tuple(losses),
         requests=requests,
+        clocks=clocks if correct_clocks else (),
         **merged,
     )
 
@@ -140,26 +148,30 @@ class _Names:
         return {kind: tuple(ids) for kind, ids in self._ids.items()}
 
 
-def _read_requests(path: Path, incarnations: tuple[Incarnation, ...], names: _Names, losses: list[Loss]) -> RequestLog:
+_Part = tuple[int, Incarnation, ProcessClock]  # of a run: what one incarnation left, and its number
+
+
+def _read_requests(path: Path, parts: list[_Part], names: _Names, losses: list[Loss]) -> RequestLog:
     """Where the readable requests of all incarnations are."""
     index: list[Stretch] = []
     ids: list[Mapping[str, Any]] = []
-    for number, who in enumerate(incarnations):
+    for number, who, clock in parts:
         tables = names.tables_for(path / "dictionaries" / f"{who.name}.jsonl")
         refs = _Refs(tables)
-        index += stretches(number, refs.seen(_segments(path, who, REQUESTS, losses)))
+        index += stretches(number, refs.seen(_segments(path, who, REQUESTS, losses)), clock.corrected)
         losses += refs.losses(path, who, REQUESTS)
         ids.append(refs.ids())
-    return RequestLog(index, ids)
+    return RequestLog(index, ids, [clock.corrected if clock.corrects else None for _, _, clock in parts])
 
 
-def _read_table(path: Path, number: int, who: Incarnation, table: Table, names: _Names, losses: list[Loss]) -> Any:
+def _read_table(path: Path, part: _Part, table: Table, names: _Names, losses: list[Loss]) -> Any:
     """All readable rows of one incarnation, and what is missing between and behind them into `losses`."""
+    number, who, clock = part
     refs = _Refs(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
     parts = [rows for _, rows in refs.seen(_segments(path, who, table, losses))]
     losses += refs.losses(path, who, table)
     rows = np.concatenate(parts) if parts else np.empty(0, table.dtype)
-    return _with_common_ids(rows, number, refs.ids())
+    return _in_common(rows, number, refs.ids(), clock)
 
 
 def _segments(path: Path, who: Incarnation, table: Table, losses: list[Loss]) -> Iterator[tuple[Path, Any]]:
@@ -229,23 +241,27 @@ class _Refs:
         return {kind: np.pad(ids, (0, max(0, self._highest[kind] + 1 - len(ids)))) for kind, ids in self._ids.items()}
 
 
-def _read_board(path: Path, number: int, who: Incarnation, names: _Names) -> Any:
+def _read_board(path: Path, part: _Part, names: _Names) -> Any:
     """The places that were busy when the incarnation died; of one that closed in order, what it left to others."""
+    number, who, clock = part
     file = path / "in_flight" / f"{who.name}.board"
     content = file.read_bytes() if file.exists() and (who.left_in_flight or not who.closed) else b""
     rows = np.frombuffer(content, IN_FLIGHT.dtype, len(content) // IN_FLIGHT.row_bytes)
     rows = rows[rows["busy"] == 1]
     refs = _Refs(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
     refs.look(rows)
-    return _with_common_ids(rows, number, refs.ids())
+    return _in_common(rows, number, refs.ids(), clock)
 
 
-def _with_common_ids(rows: Any, number: int, ids: Mapping[str, Any]) -> Any:
+def _in_common(rows: Any, number: int, ids: Mapping[str, Any], clock: ProcessClock) -> Any:
+    """The rows with common ids and by the common clock."""
     result = np.empty(len(rows), np.dtype([("incarnation", "<u2"), *rows.dtype.descr]))
     result["incarnation"] = number
     for column in rows.dtype.names:
         kind = column.removesuffix("_ref")
         result[column] = rows[column] if kind == column else ids[kind][rows[column]]
+    if "start_ns" in rows.dtype.names:
+        result["start_ns"] = clock.corrected(rows["start_ns"])
     return result
 
 
@@ -296,7 +312,7 @@ def _seen_and_gone(
     reported: dict[str, int] = {}
     for event in events:
         if event["kind"] == "seen":
-            reported |= {name: max(reported.get(name, 0), seq) for name, (seq, _) in event["rows"].items()}
+            reported |= {name: max(reported.get(name, 0), seq) for name, (seq, *_) in event["rows"].items()}
     numbers = {who.name: number for number, who in enumerate(incarnations)}
     found = []
     for name in sorted(numbers.keys() | reported.keys()):
@@ -312,9 +328,15 @@ def _seen_and_gone(
     return found
 
 
-def _events(path: Path, incarnations: tuple[Incarnation, ...], losses: list[Loss]) -> Iterator[dict[str, Any]]:
-    for who in incarnations:
-        yield from _lines(path / "events" / f"{who.name}.jsonl", _is_event, losses)
+def _events(path: Path, who: Incarnation, losses: list[Loss]) -> Iterator[dict[str, Any]]:
+    return _lines(path / "events" / f"{who.name}.jsonl", _is_event, losses)
+
+
+def _timed(told: list[list[dict[str, Any]]], clocks: tuple[ProcessClock, ...]) -> Iterator[dict[str, Any]]:
+    """The events of all processes, by the common clock."""
+    for events, clock in zip(told, clocks, strict=True):
+        times = clock.corrected(np.array([event["t_ns"] for event in events], np.int64)).tolist()
+        yield from ({**event, "t_ns": t_ns} for event, t_ns in zip(events, times, strict=True))
 
 
 def _is_name(line: Mapping[str, Any]) -> bool:
@@ -326,7 +348,7 @@ def _is_event(line: Mapping[str, Any]) -> bool:
     t_ns, kind = line.get("t_ns"), line.get("kind")
     if not isinstance(t_ns, int) or not isinstance(kind, str):
         return False
-    return kind not in _LOOKED_INTO or isinstance(line.get(_LOOKED_INTO[kind]), dict)
+    return is_whole(line) and (kind not in _LOOKED_INTO or isinstance(line.get(_LOOKED_INTO[kind]), dict))
 
 
 def _lines(file: Path, fits: Callable[[Mapping[str, Any]], bool], losses: list[Loss]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.observation_table", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.request_log", "rl_hooks.segments"}
+FOLDER |= {"rl_hooks.clock", "rl_hooks.run_clocks"}
 LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
 STORES = {"rl_hooks.stores"}
@@ -75,6 +76,7 @@ RULES: dict[str, set[str]] = {
     "shapes.mix": set(),
     "rl_hooks": FACTS | FOLDER | FEATURES | NUMERIC,
     "rl_hooks.segments": FACTS | FOLDER | NUMERIC | {"isal"},
+    "rl_hooks.clock": set(),
     "rl_hooks.control": FACTS | LOOP | NUMERIC,
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,

@@ -51,6 +51,21 @@ def request_counts(run: Run) -> dict[str, Any]:
     }
 
 
+def clocks(run: Run) -> list[dict[str, Any]]:
+    """What is known of the clocks of the processes that compared theirs with the leading process's, or were set."""
+    return [
+        {
+            "process": who.name,
+            "offset_s": float(clock.offset_ns[-1]) / 1e9 if len(clock.offset_ns) else None,
+            "uncertainty_s": float(clock.uncertainty_ns.max()) / 1e9 if len(clock.offset_ns) else None,
+            "corrected": clock.corrects,
+            "steps_s": list(clock.steps_s),
+        }
+        for who, clock in zip(run.incarnations, run.clocks, strict=False)
+        if len(clock.offset_ns) or clock.steps_s
+    ]
+
+
 def session_counts(run: Run) -> dict[str, int]:
     """Sessions by how they ended."""
     outcome = run.sessions["outcome"]

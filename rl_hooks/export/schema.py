@@ -124,6 +124,7 @@ def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
         "incomplete": part.incomplete,
         "samples": len(run.samples),
         "losses": _losses(run),
+        "clocks": facts.clocks(run),
         **facts.request_counts(run),
         "sessions_by_outcome": facts.session_counts(run),
         "conversion": facts.conversion(run, part.plan),

@@ -1,5 +1,6 @@
 """The process that plans, decides and ends a run: the only one, or the master of workers."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -7,11 +8,12 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import gevent
+from locust.exception import RPCError
 from locust.runners import STATE_INIT, MasterRunner
 
 from rl_hooks.record.faults import FaultAgent
@@ -22,6 +24,8 @@ from rl_hooks.record.recording import DECISIONS_MESSAGE, Recording, open_folder
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
 from scenario.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 WORKERS_CLOSE_S = 5.0  # beyond the stop timeout, for the workers' last rows
 PAUSE_S = 1.1  # between two runs: folders are named by the second, and a sandbox is free a second after a request
@@ -119,7 +123,9 @@ class Lead(Part):
         if run is None:  # users started by hand in the terminal hear that they have no plan
             return
         run.begun = True
-        self._write_down(run, started_unix_ns=time.time_ns())
+        clock = run.recording.clock
+        start_ns = clock.now_ns()
+        self._write_down(run, started_unix_ns=start_ns)
         self.give_users(run.recording)
         if self.is_master:
             # Every spawn message carries the options, so workers that join late learn of the run too.
@@ -127,7 +133,9 @@ class Lead(Part):
                 "folder": str(run.setup.folder.resolve()),
                 "run_id": run.setup.facts["run_id"],
                 "plan": run.setup.facts["plan"],
-                "start_ns": time.time_ns(),
+                "clock": asdict(clock.anchor),
+                "start_ns": start_ns,
+                "newest_ns": start_ns,
                 "decision": None,
             }
             self.environment.parsed_options.rl_run = about
@@ -137,13 +145,21 @@ class Lead(Part):
         if self.is_master:
             decision = self.environment.parsed_options.rl_run["decision"] = {"tick": tick, "chosen": chosen}
             for worker in list(self.runner.clients):
-                self.runner.send_message(DECISIONS_MESSAGE, decision, worker)
+                self._tell(worker, decision)
+
+    def _tell(self, worker: str, decision: Mapping[str, Any]) -> None:
+        try:
+            self.runner.send_message(DECISIONS_MESSAGE, decision, worker)
+        except RPCError as error:  # its link is gone; it hears the next one, or is missing
+            logger.warning("A decision did not reach worker %s: %s", worker, error)
 
     def note_users(self, run_time_s: float, planned: Mapping[str, int], actual: Mapping[str, int]) -> None:
         """The timeline's tick, once a second."""
         run = self.run
         if run is None:
             return
+        if self.is_master and self.environment.parsed_options.rl_run is not None:
+            self.environment.parsed_options.rl_run["newest_ns"] = run.recording.clock.now_ns()
         run.reached_end = run.reached_end or run_time_s >= run.setup.plan.duration_s
         self._watch_faults(run, run_time_s)
         run.recording.note_users(run_time_s, planned, actual)
@@ -226,7 +242,7 @@ class Lead(Part):
         """Lift what acts, wait for the last rows, close the manifest and, in a headless run, export."""
         run.trouble = (run.agent.close() if run.agent is not None else None) or run.trouble
         self._wait_for_workers(run.setup.folder)
-        self._write_down(run, state=run.state, ended_unix_ns=time.time_ns(), fault=run.fault)
+        self._write_down(run, state=run.state, ended_unix_ns=run.recording.clock.now_ns(), fault=run.fault)
         code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
         if run.trouble is not None:
             print(f"run failed: {run.trouble}", file=sys.stderr)

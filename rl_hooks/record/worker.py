@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,16 @@ from typing import Any
 import gevent
 from locust.exception import RPCError
 
-from rl_hooks.record.part import EXIT_ROWS_LOST, ROWS_REPORTED, Part
+from rl_hooks.clock import Anchor, Offset, between
+from rl_hooks.record.clocks import MasterClock
+from rl_hooks.record.part import EXIT_MASTER_GONE, EXIT_ROWS_LOST, ROWS_REPORTED, Part
 from rl_hooks.record.recording import FAULT_MESSAGE, ROWS_MESSAGE, Recording, join_folder
 from rl_hooks.run_folder import RunFolderError, create_part
 from scenario.plan import Plan
 
 logger = logging.getLogger(__name__)
+
+MASTER_SILENT_S = 10  # real; heartbeats come every second
 
 
 class Worker(Part):
@@ -25,7 +28,29 @@ class Worker(Part):
         super().__init__(environment, runtime_for)
         self.recording: Recording | None = None
         self.fault: str | None = None
+        self._clock = MasterClock(environment.runner)
         self._spool: str | None = environment.parsed_options.spool  # read now: the master's options replace it
+        self._seconds_silent: int | None = None  # the master; None: nothing was heard of it yet
+        self._master_gone = False
+        environment.events.heartbeat_received.add_listener(lambda **_: self._heard())
+        gevent.spawn(self._watch_master)
+
+    def _heard(self) -> None:
+        self._seconds_silent = 0
+
+    def _watch_master(self) -> None:
+        """Leave when the master is silent. Without it nobody decides, so what is sent is worth nothing.
+
+        Locust does so after a minute, by the wall clock, and with an exit code that says all is well. Seconds are
+        counted here and not measured: a process that was stopped for a while hears what came in the meantime first.
+        """
+        while self._seconds_silent is None or self._seconds_silent < MASTER_SILENT_S:
+            gevent.sleep(1)
+            if self._seconds_silent is not None:
+                self._seconds_silent += 1
+        self._master_gone = True
+        print(f"worker: the master was silent for {MASTER_SILENT_S} s; leaving, to be started again", file=sys.stderr)
+        self.runner.quit()
 
     def start(self) -> None:
         """Locust's test_start; the master's options came with the message that caused it."""
@@ -39,15 +64,31 @@ class Worker(Part):
             self.fail(str(error))
 
     def _join(
-        self, folder: str, run_id: str, plan: Mapping[str, Any], start_ns: int, decision: Mapping[str, Any] | None
+        self,
+        folder: str,
+        run_id: str,
+        plan: Mapping[str, Any],
+        clock: Mapping[str, int],
+        start_ns: int,
+        newest_ns: int,
+        decision: Mapping[str, Any] | None,
     ) -> None:
-        self.recording = Recording(
-            self.environment,
-            "worker",
-            self._place(Path(folder), run_id),
-            Plan.from_json(plan),
-            lambda: (time.time_ns() - start_ns) / 1e9,
-            self.fail,
+        """All times are the master's: `clock` is its anchor, `newest_ns` lies a second or two back."""
+        masters = Anchor(**clock)
+
+        def offset_of(mine: Anchor) -> Offset | None:
+            monotonic = self._clock.offset()
+            return None if monotonic is None else between(mine, masters, monotonic)
+
+        def run_time_s() -> float:
+            offset = offset_of(recording.clock.anchor)
+            # A worker that joins in the middle of a run may not have had an answer yet.
+            ahead_ns = offset.applied_ns if offset is not None else newest_ns - recording.clock.anchor.wall_ns
+            return (recording.clock.now_ns() + ahead_ns - start_ns) / 1e9
+
+        place = self._place(Path(folder), run_id)
+        recording = self.recording = Recording(
+            self.environment, "worker", place, Plan.from_json(plan), run_time_s, self.fail, offset_of
         )
         if decision is not None:
             self.recording.in_force.set(**decision)
@@ -97,4 +138,5 @@ class Worker(Part):
         if self.recording is not None:
             self.runner.quit()
             self.stop()
-        self.environment.process_exit_code = 0 if self.fault is None else EXIT_ROWS_LOST
+        left = EXIT_MASTER_GONE if self._master_gone else 0
+        self.environment.process_exit_code = left if self.fault is None else EXIT_ROWS_LOST

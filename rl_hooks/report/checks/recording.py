@@ -175,10 +175,13 @@ def clock(case: Case) -> Finding:
         return not_applicable(readings)
     uncertainty_s = max(float(event["uncertainty_s"]) for event in readings)
     share = uncertainty_s / case.evidence.interval_s
+    steps = _events(case, "clock_step", ("step_s",))
+    number = 0 if isinstance(steps, str) else len(steps)
     return Finding(
-        case.limits.clock_uncertainty.judge(share),
-        f"Clocks of the processes may be apart by {uncertainty_s * 1000:.1f} ms, {share:.0%} of a decision interval.",
-        {"uncertainty_s": uncertainty_s, "share_of_interval": share},
+        worst([case.limits.clock_uncertainty.judge(share), Verdict.WARN if number else Verdict.PASS]),
+        f"Clocks of the processes may be apart by {uncertainty_s * 1000:.1f} ms, {share:.0%} of a decision interval"
+        + (f"; {number} times a wall clock was set during the run." if number else "."),
+        {"uncertainty_s": uncertainty_s, "share_of_interval": share, "steps": number},
     )
 
 
