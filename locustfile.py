@@ -138,7 +138,7 @@ def _lead(environment: Any, runtime_for: Callable[[Recording], Runtime]) -> Lead
         answer_clocks(environment.runner)
         environment.runner.register_message(FAULT_MESSAGE, lambda msg, **_: lead.fail(f"worker: {msg.data['text']}"))
         environment.runner.register_message(ROWS_MESSAGE, lead.rows_reported)
-        environment.events.worker_report.add_listener(lambda client_id, data, **_: lead.reported(client_id, data))
+        environment.events.worker_report.add_listener(lambda client_id, data, **_: lead.reported(data))
     if lead.headless:
         try:
             lead.run = lead.prepare()

@@ -91,6 +91,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     name, started_ns = manifest.get("scenario", "unnamed"), manifest.get("started_unix_ns", 0)
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) and isinstance(started_ns, int)):
         raise RunFolderError(f"{file}: damaged, it says scenario {name!r}, started at {started_ns!r}")
+    known = manifest.get("incarnations", {})
+    if not (isinstance(known, dict) and all(isinstance(one, dict) and "requests" in one for one in known.values())):
+        raise RunFolderError(f"{file}: damaged, it does not say what each of its incarnations has written")
     return manifest
 
 

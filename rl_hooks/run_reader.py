@@ -9,7 +9,7 @@ Requests are checked here, but stay on disk: there may be more than fit into mem
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ _ORDER = {
 
 @dataclass(frozen=True)
 class Loss:
-    """Rows that were written or promised and cannot be read."""
+    """Rows that were written or promised and cannot be read: of whom, how many, and when they were."""
 
     incarnation: str
     table: str
     missing_rows: int  # 0 when only the file is known to be damaged, not how much it held
     text: str
+    from_ns: int | None = None  # after the last row before the gap; None: possibly from the process's start on
+    to_ns: int | None = None  # before the first row behind it; None: possibly until the process's end
 
 
 class _Loaded:
@@ -109,7 +111,7 @@ def read_run(path: Path, *, correct_clocks: bool = True) -> Run:
     in_flight = _sorted([_read_board(path, part, names) for part in parts], IN_FLIGHT)
     events = sorted(_timed(told, clocks), key=lambda event: int(event["t_ns"]))
     losses += _boards_missing(path, incarnations)
-    losses += _seen_and_gone(path, incarnations, merged["decisions"], events, requests, losses)
+    losses += _reported_and_gone(path, manifest, incarnations, merged["decisions"], events, requests, losses)
     return Run(
         path=path,
         manifest=manifest,
@@ -158,7 +160,7 @@ def _read_requests(path: Path, parts: list[_Part], names: _Names, losses: list[L
     for number, who, clock in parts:
         tables = names.tables_for(path / "dictionaries" / f"{who.name}.jsonl")
         refs = _Refs(tables)
-        index += stretches(number, refs.seen(_segments(path, who, REQUESTS, losses)), clock.corrected)
+        index += stretches(number, refs.seen(_segments(path, (number, who, clock), REQUESTS, losses)), clock.corrected)
         losses += refs.losses(path, who, REQUESTS)
         ids.append(refs.ids())
     return RequestLog(index, ids, [clock.corrected if clock.corrects else None for _, _, clock in parts])
@@ -168,30 +170,58 @@ def _read_table(path: Path, part: _Part, table: Table, names: _Names, losses: li
     """All readable rows of one incarnation, and what is missing between and behind them into `losses`."""
     number, who, clock = part
     refs = _Refs(names.tables_for(path / "dictionaries" / f"{who.name}.jsonl"))
-    parts = [rows for _, rows in refs.seen(_segments(path, who, table, losses))]
+    parts = [rows for _, rows in refs.seen(_segments(path, part, table, losses))]
     losses += refs.losses(path, who, table)
     rows = np.concatenate(parts) if parts else np.empty(0, table.dtype)
     return _in_common(rows, number, refs.ids(), clock)
 
 
-def _segments(path: Path, who: Incarnation, table: Table, losses: list[Loss]) -> Iterator[tuple[Path, Any]]:
+def _segments(path: Path, part: _Part, table: Table, losses: list[Loss]) -> Iterator[tuple[Path, Any]]:
     """The readable rows of each segment of one incarnation in order of writing; what is missing into `losses`."""
+    _, who, clock = part
+    gaps = _Gaps(who, table, clock, losses)
     expected = 1
     for file in _files(path / table.name, who):
         segment = read_segment(file, table)
         if segment.first_seq > expected:
             gap = segment.first_seq - expected
             text = f"{file}: {gap} rows before it are missing (numbers {expected} to {segment.first_seq - 1})"
-            losses.append(Loss(who.name, table.name, gap, text))
+            gaps.add(gap, text)
+        gaps.rows(segment.rows)
         if segment.damage is not None:
-            losses.append(Loss(who.name, table.name, segment.missing_rows, segment.damage))
+            gaps.add(segment.missing_rows, segment.damage)
         if segment.first_seq:
             expected = segment.first_seq + len(segment.rows) + segment.missing_rows
         yield file, segment.rows
     promised = who.last_seq[table.name] if who.last_seq is not None else 0
     if promised >= expected:
         text = f"{path / table.name}: {who.name} wrote {promised} rows, the last {promised - expected + 1} are missing"
-        losses.append(Loss(who.name, table.name, promised - expected + 1, text))
+        gaps.add(promised - expected + 1, text)
+
+
+class _Gaps:
+    """The gaps of one incarnation in a table, each with the times of the rows around it."""
+
+    def __init__(self, who: Incarnation, table: Table, clock: ProcessClock, losses: list[Loss]) -> None:
+        self._about = (who.name, table.name)
+        self._time = "start_ns" if table in (REQUESTS, TABLES["sessions"]) else "t_ns"
+        self._clock = clock
+        self._losses = losses
+        self._last_ns: int | None = None
+        self._open: list[int] = []  # places in the losses of those that no row has followed yet
+
+    def add(self, missing_rows: int, text: str) -> None:
+        self._open.append(len(self._losses))
+        self._losses.append(Loss(*self._about, missing_rows, text, self._last_ns))
+
+    def rows(self, rows: Any) -> None:
+        """These come next. They are about in order of time."""
+        if len(rows) == 0:
+            return
+        for place in self._open:
+            self._losses[place] = replace(self._losses[place], to_ns=int(self._clock.corrected(rows[self._time].min())))
+        self._open.clear()
+        self._last_ns = int(self._clock.corrected(rows[self._time].max()))
 
 
 def _files(folder: Path, who: Incarnation) -> list[Path]:
@@ -296,36 +326,50 @@ def _boards_missing(path: Path, incarnations: tuple[Incarnation, ...]) -> list[L
     return found
 
 
-def _seen_and_gone(
+def _reported_and_gone(
     path: Path,
+    manifest: Mapping[str, Any],
     incarnations: tuple[Incarnation, ...],
     decisions: Any,
     events: list[dict[str, Any]],
     requests: RequestLog,
     losses: list[Loss],
 ) -> list[Loss]:
-    """Requests that were written when a decision was made, of which neither a row nor a known gap is left.
+    """Requests that were known to the leading process, of which neither a row nor a known gap is left.
 
-    The process that decides notes its own rows and what the others have reported; so it is known what has to be here of
-    a process that is missing altogether.
+    It notes which rows each decision was made with, and in the manifest what Locust's reports said; so it is known what
+    has to be here of a process that is missing altogether.
     """
-    reported: dict[str, int] = {}
+    numbers = {who.name: number for number, who in enumerate(incarnations)}
+    known = _known_rows(manifest, events)
+    for name, number in numbers.items():
+        mine = decisions[decisions["incarnation"] == number]
+        if len(mine):
+            known.setdefault(name, []).append((int(mine["rows_seen"].max()), int(mine["t_ns"].max())))
+    found = []
+    for name in sorted(known):
+        here = requests.rows_of_process(numbers[name]) if name in numbers else 0
+        here += sum(loss.missing_rows for loss in losses if (loss.incarnation, loss.table) == (name, "requests"))
+        reported = max(rows for rows, _ in known[name])
+        if reported > here:
+            before = [t_ns for rows, t_ns in known[name] if rows <= here and t_ns]
+            by = [t_ns for rows, t_ns in known[name] if rows == reported and t_ns]
+            gone = reported - here
+            text = f"{path / 'requests'}: {name} had written {reported} rows by its last report, {gone} are missing"
+            found.append(Loss(name, "requests", gone, text, max(before, default=None), min(by, default=None)))
+    return found
+
+
+def _known_rows(manifest: Mapping[str, Any], events: list[dict[str, Any]]) -> dict[str, list[tuple[int, int]]]:
+    """incarnation -> (rows it had written, when that was known; 0: not stated)."""
+    known: dict[str, list[tuple[int, int]]] = {}
+    for name, about in manifest.get("incarnations", {}).items():
+        known.setdefault(name, []).append((int(about["requests"]), 0))
     for event in events:
         if event["kind"] == "seen":
-            reported |= {name: max(reported.get(name, 0), seq) for name, (seq, *_) in event["rows"].items()}
-    numbers = {who.name: number for number, who in enumerate(incarnations)}
-    found = []
-    for name in sorted(numbers.keys() | reported.keys()):
-        seen, here = reported.get(name, 0), 0
-        if (number := numbers.get(name)) is not None:
-            seen = max(seen, int(decisions["rows_seen"][decisions["incarnation"] == number].max(initial=0)))
-            here = requests.rows_of_process(number)
-        known = sum(loss.missing_rows for loss in losses if (loss.incarnation, loss.table) == (name, "requests"))
-        gone = seen - known - here
-        if gone > 0:
-            text = f"{path / 'requests'}: {name} had written {seen} rows by the last decision, {gone} are missing"
-            found.append(Loss(name, "requests", gone, text))
-    return found
+            for name, (seq, *_) in event["rows"].items():
+                known.setdefault(name, []).append((seq, int(event["t_ns"])))
+    return known
 
 
 def _events(path: Path, who: Incarnation, losses: list[Loss]) -> Iterator[dict[str, Any]]:

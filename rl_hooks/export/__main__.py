@@ -8,6 +8,7 @@ from pathlib import Path
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from rl_hooks.export.errors import ExportError
+from rl_hooks.export.facts import told
 from rl_hooks.export.formats.table import FORMATS, PARQUET, describe_formats, find_writers
 from rl_hooks.export.logs import write_logs
 from rl_hooks.export.tally import tally
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     for line in (*tally(out), *describe_formats(out, formats), *(f"log          {path}" for path in logs)):
         print(line)
-    losses = [loss.text for part in data.runs for loss in part.run.losses]
+    losses = [told(loss) for part in data.runs for loss in part.run.losses]
     if losses:
         marked = f"the gaps are marked in {out / 'dataset.json'}"
         print("\n  ".join([f"export: rows of the recording are missing; {marked}", *losses]), file=sys.stderr)

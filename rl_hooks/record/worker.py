@@ -32,6 +32,8 @@ class Worker(Part):
         self._spool: str | None = environment.parsed_options.spool  # read now: the master's options replace it
         self._seconds_silent: int | None = None  # the master; None: nothing was heard of it yet
         self._master_gone = False
+        self._run_id = ""
+        self._reported: list[str | int] | None = None  # of the newest run, also after its end
         environment.events.heartbeat_received.add_listener(lambda **_: self._heard())
         gevent.spawn(self._watch_master)
 
@@ -73,7 +75,7 @@ class Worker(Part):
         newest_ns: int,
         decision: Mapping[str, Any] | None,
     ) -> None:
-        """All times are the master's: `clock` is its anchor, `newest_ns` lies a second or two back."""
+        """Begin our part. All times are the master's: `clock` is its anchor, `newest_ns` lies a second or two back."""
         masters = Anchor(**clock)
 
         def offset_of(mine: Anchor) -> Offset | None:
@@ -87,6 +89,7 @@ class Worker(Part):
             return (recording.clock.now_ns() + ahead_ns - start_ns) / 1e9
 
         place = self._place(Path(folder), run_id)
+        self._run_id = run_id
         recording = self.recording = Recording(
             self.environment, "worker", place, Plan.from_json(plan), run_time_s, self.fail, offset_of
         )
@@ -113,7 +116,9 @@ class Worker(Part):
 
     def report(self, data: dict[str, Any]) -> None:
         """Locust's report to the master, every few seconds: how many rows there are goes with it."""
-        data[ROWS_REPORTED] = self.recording.counts["requests"] if self.recording is not None else 0
+        if self.recording is not None:
+            self._reported = [self._run_id, self.recording.writer.incarnation, self.recording.counts["requests"]]
+        data[ROWS_REPORTED] = self._reported
 
     def told(self, msg: Any, **_: Any) -> None:
         """The decisions that are in force now."""
@@ -131,6 +136,7 @@ class Worker(Part):
         """Locust's test_stop: all users of this process have left."""
         if self.recording is not None:
             self.close(self.recording)
+            self.report({})  # its last rows are in the report that Locust sends next
             self.recording = None
 
     def quit(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rl_hooks.export.facts import told
 from rl_hooks.row import DECISIONS, IN_FLIGHT, REQUESTS
 from rl_hooks.run_folder import (
     SEGMENT_BYTES,
@@ -221,7 +222,7 @@ def test_rows_that_a_decision_had_seen_cannot_vanish_unnoticed(folder: Path) -> 
         file.unlink()
     (loss,) = read_run(folder).losses
     assert (loss.table, loss.missing_rows) == ("requests", 3)
-    assert loss.text.endswith("had written 3 rows by the last decision, 3 are missing")
+    assert loss.text.endswith("had written 3 rows by its last report, 3 are missing")
 
 
 def test_what_a_killed_process_had_in_flight_is_known_as_unknown(folder: Path) -> None:
@@ -259,8 +260,41 @@ def test_rows_that_another_process_had_reported_cannot_vanish_unnoticed(folder: 
         path.unlink()
     (loss,) = read_run(folder).losses
     assert (loss.incarnation, loss.table, loss.missing_rows) == (worker.incarnation, "requests", 3)
-    text = f"{folder / 'requests'}: {worker.incarnation} had written 3 rows by the last decision, 3 are missing"
+    text = f"{folder / 'requests'}: {worker.incarnation} had written 3 rows by its last report, 3 are missing"
     assert loss.text == text
+
+
+def test_a_worker_that_left_nothing_is_missed_because_the_manifest_knows_it(folder: Path) -> None:
+    """As when the disk of a worker with a spool of its own is gone before anything was shipped."""
+    RunWriter(folder, "master", 4).close()
+    update_manifest(folder, incarnations={"worker.gone.12345678": {"requests": 7}, "worker.idle.1": {"requests": 0}})
+    (loss,) = read_run(folder).losses
+    assert (loss.incarnation, loss.missing_rows, loss.from_ns, loss.to_ns) == ("worker.gone.12345678", 7, None, None)
+    text = "worker.gone.12345678 had written 7 rows by its last report, 7 are missing"
+    assert loss.text == f"{folder / 'requests'}: {text}"
+
+
+@pytest.mark.parametrize("known", [[], {"worker": 7}, {"worker": {}}])
+def test_a_manifest_that_does_not_say_who_wrote_what_is_damaged(folder: Path, known: object) -> None:
+    update_manifest(folder, incarnations=known)
+    with pytest.raises(RunFolderError, match="it does not say what each of its incarnations has written"):
+        read_run(folder)
+
+
+def test_a_gap_is_known_by_whom_and_from_when_to_when(folder: Path) -> None:
+    writer = RunWriter(folder, "worker", 4)
+    for start_ns in (10, 20, 30, 40, 50):
+        request(writer, start_ns=start_ns)
+        writer.rotate()
+    writer.maintain()
+    writer.close()
+    for number in (1, 2, 4):
+        (folder / "requests" / f"{writer.incarnation}.{number:06}.seg").unlink()
+    inner, last = read_run(folder).losses
+    assert (inner.incarnation, inner.missing_rows, inner.from_ns, inner.to_ns) == (writer.incarnation, 2, 10, 40)
+    assert (last.missing_rows, last.from_ns, last.to_ns) == (1, 40, None)
+    when = "they were written after 1970-01-01T00:00:00.000000Z and before 1970-01-01T00:00:00.000000Z"
+    assert told(inner) == f"{inner.text}; {when}"
 
 
 def test_what_was_in_flight_cannot_vanish_unnoticed(folder: Path) -> None:

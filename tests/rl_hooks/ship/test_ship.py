@@ -143,7 +143,7 @@ def test_a_part_that_has_not_arrived_is_missed(store: Path, tmp_path: Path) -> N
     assert ship(master, "--to", store, "--once").returncode == 0
     (loss,) = read_run(store / "run").losses
     assert (loss.incarnation, loss.table, loss.missing_rows) == ("worker.elsewhere.00000000", "requests", 3)
-    text = "worker.elsewhere.00000000 had written 3 rows by the last decision, 3 are missing"
+    text = "worker.elsewhere.00000000 had written 3 rows by its last report, 3 are missing"
     assert loss.text == f"{store / 'run' / 'requests'}: {text}"
 
 
