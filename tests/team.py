@@ -67,7 +67,8 @@ def follows_the_master(run: Run, incarnation: int) -> None:
     assert all(decided[r["decision_tick"], r["service"]] == (r["action_requested"], r["propensity"]) for r in rows), (
         "a request carries another decision than its tick's"
     )
-    assert (rows["action_applied"] == rows["action_requested"]).all()
+    heard = rows[rows["status"] != 0]  # what the balancer did with others is not known
+    assert (heard["action_applied"] == heard["action_requested"]).all()
 
 
 def workers_of(run: Run) -> list[int]:

