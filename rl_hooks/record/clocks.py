@@ -19,7 +19,7 @@ from rl_hooks.run_clocks import READING, STEP
 from rl_hooks.run_folder import EventWriter
 
 ASK_MESSAGE, ANSWER_MESSAGE = "rl_clock_ask", "rl_clock_answer"
-FIRST_ASKS, FIRST_ASKS_EVERY_S, ASK_EVERY_S = 10, 0.1, 2.0  # real seconds
+FIRST_ASKS, FIRST_ASKS_EVERY_S, ASK_EVERY_S = 20, 0.1, 2.0  # real seconds
 LOOK_EVERY_S, NOTE_EVERY_S = 1.0, 10.0
 
 logger = logging.getLogger(__name__)

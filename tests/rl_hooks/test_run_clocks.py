@@ -65,6 +65,13 @@ def test_a_clock_that_drifts_is_followed() -> None:
     assert (np.diff(clock.corrected(np.arange(0, 100 * SECOND, SECOND))) > 0).all()
 
 
+def test_a_bad_reading_gives_way_to_a_good_one() -> None:
+    """As the first one of a worker that joins while the master is busy."""
+    clock = process_clock(readings((0, 0.050, 0.060), (10 * SECOND, 0.0005, 0.0004), (20 * SECOND, 0.003, 0.005)))
+    assert clock.offset_ns.tolist() == [500_000] * 3
+    assert clock.uncertainty_ns.tolist() == [900_000, 400_000, 900_000]
+
+
 def test_a_clock_that_was_set_is_marked(tmp_path: Path) -> None:
     create_run_folder(tmp_path / "run", {"run_id": "run"})
     writer = RunWriter(tmp_path / "run", "worker", 4)
