@@ -22,6 +22,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from profiles import seating
 from profiles.base import Runtime
 from profiles.shoppers import user_classes
+from rl_hooks.record.clocks import answer_clocks
 from rl_hooks.record.form import watch_start_form
 from rl_hooks.record.lead import CANNOT_START, Lead
 from rl_hooks.record.options import SetupError, add_options, default_host, read_scenario_file
@@ -91,6 +92,7 @@ def _runtimes(desk: seating.Desk) -> Callable[[Recording], Runtime]:
             seats=seats,
             accounts=accounts,
             on_session_end=recording.recorder.session_ended,
+            unix_ns=recording.clock.now_ns,
         )
 
     return runtime_for
@@ -133,9 +135,10 @@ def _lead(environment: Any, runtime_for: Callable[[Recording], Runtime]) -> Lead
     if isinstance(environment.shape_class, Timeline):
         environment.shape_class.plan_for, environment.shape_class.on_tick = plan_for, lead.note_users
     if lead.is_master:
+        answer_clocks(environment.runner)
         environment.runner.register_message(FAULT_MESSAGE, lambda msg, **_: lead.fail(f"worker: {msg.data['text']}"))
         environment.runner.register_message(ROWS_MESSAGE, lead.rows_reported)
-        environment.events.worker_report.add_listener(lambda client_id, data, **_: lead.reported(client_id, data))
+        environment.events.worker_report.add_listener(lambda client_id, data, **_: lead.reported(data))
     if lead.headless:
         try:
             lead.run = lead.prepare()

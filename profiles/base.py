@@ -124,6 +124,7 @@ class Runtime:
     accounts: AccountSource
     steering: Steering = field(default_factory=NoSteering)
     on_session_end: Callable[[SessionSummary], None] = _ignore
+    unix_ns: Callable[[], int] = time.time_ns  # what sessions are stamped with
     registered: set[int] = field(default_factory=set)  # accounts that this process has registered
 
     def segment_now(self) -> Segment:

@@ -123,6 +123,7 @@ class ShopClient:
         if payload is not None:
             headers["Content-Type"] = "application/json"
         headers.update(self._steering.begin(call))
+        began_s = time.perf_counter()
         timer = Timeout.start_new(self._timeout_s)
         try:
             response = self._session.request(
@@ -137,7 +138,7 @@ class ShopClient:
         except (ValueError, brotli.error) as error:
             # A body in an encoding that we did not ask for: the client raises instead of reporting.
             timer.close()
-            return self._report_unreadable(step, call, error)
+            return self._report_unreadable(step, call, began_s, error)
         finally:
             timer.close()
         with response:
@@ -149,13 +150,13 @@ class ShopClient:
                 response.failure(answer.reason)  # type: ignore[no-untyped-call]
         return answer
 
-    def _report_unreadable(self, step: shop.Step, call: Call, error: Exception) -> Answer:
+    def _report_unreadable(self, step: shop.Step, call: Call, began_s: float, error: Exception) -> Answer:
         answer = no_answer(Failure.CONTENT, type(error).__name__)
         _fill(call, answer)
         self._session.request_event.fire(
             request_type=call.method,
             name=step.endpoint.key,
-            response_time=(time.time_ns() - call.start_ns) / 1e6,
+            response_time=(time.perf_counter() - began_s) * 1e3,
             response_length=0,
             response=None,
             context={"call": call},

@@ -75,7 +75,7 @@ class Window(Protocol):
 
     @property
     def seen(self) -> Mapping[str, Any]:
-        """Process -> how far its rows were known to the last observation, with `seq` and `at_ns`."""
+        """Process -> how far its rows were known to the last observation, with `seq`, `at_ns` and `offset_ns`."""
 
     def observe(self, t_ns: int, sample: Sample | None) -> Any:
         """The observations at `t_ns`, float32 (services, features); `sample` is what was just read."""

@@ -9,8 +9,8 @@ workers knows their rows as far as they have reported them; `seen` says how far 
 at exactly that again (`rl_hooks.export.replay`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,12 @@ class Seen:
     """How far the rows of one process were known."""
 
     seq: int  # number of its last request row
-    at_ns: int  # what it had in flight was known as of this moment
+    at_ns: int  # what it had in flight was known as of this moment, by its own clock
+    offset_ns: int = 0  # by how much the times of its rows since the last observation were moved, to be ours
+
+    @property
+    def at_here_ns(self) -> int:
+        return self.at_ns + self.offset_ns
 
 
 class LiveWindow:
@@ -43,7 +48,12 @@ class LiveWindow:
     def __init__(self, spans: Spans, give_up_ns: int) -> None:
         self.seen: dict[str, Seen] = {}  # incarnation -> how far the last observation knew its rows
         self._reported: dict[str, Seen] = {}  # incarnation -> how far they are known by now
+        self._offset_ns: dict[str, int] = {}  # incarnation -> its newest offset; in use from the next observation on
         self._window = ObservationWindow(spans)
+        # What the window has not been given yet: once per observation, since reports of several processes overlap in
+        # time and the window would be sorted anew for each.
+        self._starts: list[tuple[Array, Array]] = []
+        self._completions: list[tuple[Array, Array, Array, Array]] = []
         self._open: dict[str, dict[tuple[int, int], int]] = {}  # incarnation -> trace id -> service, known in flight
         self._give_up_ns = give_up_ns
 
@@ -54,37 +64,53 @@ class LiveWindow:
         if report.seq - len(rows) != before.seq:
             text = f"rows {before.seq + 1} to {report.seq - len(rows)} were not reported"
             raise ValueError(f"{report.incarnation}: {text}")
-        self._reported[report.incarnation] = Seen(report.seq, report.at_ns)
+        # One offset for all reports between two observations, so that `seen` tells what was done to which row.
+        offset_ns = before.offset_ns if report.incarnation in self._reported else report.offset_ns
+        self._offset_ns[report.incarnation] = report.offset_ns
+        self._reported[report.incarnation] = Seen(report.seq, report.at_ns, offset_ns)
         opened = self._open.setdefault(report.incarnation, {})
         ended = _traces(rows)
         is_new = np.array([trace not in opened for trace in ended], bool)
-        self._window.push_starts(rows["service"][is_new], rows["start_ns"][is_new])
-        end_ns = rows["start_ns"] + rows["duration_us"].astype(np.int64) * 1000
-        self._window.push_completions(rows["service"], end_ns, rows["duration_us"], rows["ok"])
+        start_ns = rows["start_ns"] + offset_ns
+        self._starts.append((rows["service"][is_new], start_ns[is_new]))
+        end_ns = start_ns + rows["duration_us"].astype(np.int64) * 1000
+        self._completions.append((rows["service"], end_ns, rows["duration_us"], rows["ok"]))
         for trace in ended:
             opened.pop(trace, None)
         places = np.frombuffer(report.board, IN_FLIGHT.dtype)
         busy = places[places["busy"] == 1]
         started = busy[np.array([trace not in opened for trace in _traces(busy)], bool)]
         opened.update(zip(_traces(started), started["service"].tolist(), strict=True))
-        self._window.push_starts(started["service"], started["start_ns"])
+        self._starts.append((started["service"], started["start_ns"] + offset_ns))
 
     def observe(self, t_ns: int, sample: Sample | None) -> npt.NDArray[np.float32]:
         """The observations at `t_ns`, (services, features)."""
         if sample is not None:
             self._window.push_samples(sample_rows(sample))
+        self._hand_over()
         self.seen = dict(self._reported)  # more may be reported while the decision is on its way to the balancer
         for name, opened in self._open.items():
-            if opened and is_gone(self.seen[name].at_ns, t_ns, self._give_up_ns):
-                self._window.push_lost(np.array(list(opened.values())), np.full(len(opened), self.seen[name].at_ns))
+            at_ns = self.seen[name].at_here_ns
+            if opened and is_gone(at_ns, t_ns, self._give_up_ns):
+                self._window.push_lost(np.array(list(opened.values())), np.full(len(opened), at_ns))
                 opened.clear()
+        for name, offset_ns in self._offset_ns.items():
+            self._reported[name] = replace(self._reported[name], offset_ns=offset_ns)
         return self._window.observe(t_ns).values
 
     def give_up(self, incarnation: str, traces: Sequence[tuple[int, int]], t_ns: int) -> None:
         """The end of these requests of a process will not be told: they are not in flight any more from `t_ns` on."""
+        self._hand_over()
         opened = self._open.get(incarnation, {})
         lost = [opened.pop(trace) for trace in traces if trace in opened]
         self._window.push_lost(np.array(lost, np.int64), np.full(len(lost), t_ns))
+
+    def _hand_over(self) -> None:
+        if self._starts:
+            self._window.push_starts(*_joined(self._starts))
+            self._window.push_completions(*_joined(self._completions))
+            self._starts.clear()
+            self._completions.clear()
 
     def decided(self, t_ns: int, decisions: Sequence[Decision]) -> None:
         self._window.push_decisions(*decision_rows(t_ns, decisions))
@@ -131,6 +157,11 @@ def sample_rows(sample: Sample) -> Array:
         for name in ("cpu", "memory", "health", "queue_depth", "in_flight"):
             row[name] = getattr(instance, name)
     return rows
+
+
+def _joined(parts: list[Any]) -> Iterator[Array]:
+    """Parts with the same columns as columns of all."""
+    return (np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def _traces(rows: Array) -> list[tuple[int, int]]:

@@ -18,10 +18,11 @@ class Report:
     at_ns: int  # when the board was looked at
     rows: bytes  # whole rows of REQUESTS
     board: bytes  # whole places of IN_FLIGHT, busy or not
+    offset_ns: int = 0  # by how much all its times have to be moved to be those of the one that decides
 
     def to_message(self) -> dict[str, Any]:
         """Plain values for Locust's messages; `Report(**message)` undoes it."""
-        return {name: getattr(self, name) for name in ("incarnation", "seq", "at_ns", "rows", "board")}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Reporter:
@@ -31,9 +32,9 @@ class Reporter:
         self._writer = writer
         self._tail = writer.tables["requests"].tail()
 
-    def report(self, now_ns: int) -> Report:
+    def report(self, now_ns: int, offset_ns: int = 0) -> Report:
         """What is new since the last report. Nothing may give way to another greenlet in here: rows and board belong
         together."""
         writer = self._writer
         seq = writer.tables["requests"].rows
-        return Report(writer.incarnation, seq, now_ns, self._tail.take(), writer.board.used())
+        return Report(writer.incarnation, seq, now_ns, self._tail.take(), writer.board.used(), offset_ns)

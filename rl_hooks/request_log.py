@@ -8,7 +8,7 @@ of the first start in each, and a batch says which start the later ones do not c
 needs an order across batches, of starts or of ends, knows how long to wait.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,7 +117,10 @@ class Stretch:
     first_start_ns: int
 
 
-def stretches(incarnation: int, segments: Iterable[tuple[Path, Array]]) -> Iterator[Stretch]:
+Moved = Callable[[Any], Any]  # times by one process's clock, as those by the common one, in the same order
+
+
+def stretches(incarnation: int, segments: Iterable[tuple[Path, Array]], moved: Moved) -> Iterator[Stretch]:
     """The index of one process, from its segments in order of writing."""
     waiting: list[Stretch] = []
     for file, rows in segments:
@@ -127,7 +130,7 @@ def stretches(incarnation: int, segments: Iterable[tuple[Path, Array]]) -> Itera
                 yield _joined(waiting)
                 waiting = []
             piece = (file, first, len(start_ns))
-            waiting.append(Stretch(incarnation, (piece,), len(start_ns), int(start_ns.min())))
+            waiting.append(Stretch(incarnation, (piece,), len(start_ns), int(moved(start_ns.min()))))
     if waiting:
         yield _joined(waiting)
 
@@ -143,11 +146,14 @@ def _joined(parts: Sequence[Stretch]) -> Stretch:
 
 class RequestLog:
     """The requests in a run folder. `ids[i]` turns the ids of process i into common ones, by kind of name; it has an
-    entry for every id in the rows."""
+    entry for every id in the rows. `moved[i]` gives its times by the common clock; None: they are."""
 
-    def __init__(self, index: Sequence[Stretch], ids: Sequence[Mapping[str, Array]]) -> None:
+    def __init__(
+        self, index: Sequence[Stretch], ids: Sequence[Mapping[str, Array]], moved: Sequence[Moved | None]
+    ) -> None:
         self._index = tuple(index)
         self._ids = tuple(ids)
+        self._moved = tuple(moved)
 
     def __len__(self) -> int:
         return sum(stretch.rows for stretch in self._index)
@@ -172,11 +178,19 @@ class RequestLog:
         return rows[np.argsort(rows["start_ns"], kind="stable")]
 
     def _pieces(self, stretch: Stretch) -> list[_Piece]:
-        ids = self._ids[stretch.incarnation]
+        ids, moved = self._ids[stretch.incarnation], self._moved[stretch.incarnation]
         return [
-            _Piece(rows_of(file, REQUESTS, first, count), stretch.incarnation, ids)
+            _Piece(_by_common_clock(rows_of(file, REQUESTS, first, count), moved), stretch.incarnation, ids)
             for file, first, count in stretch.pieces
         ]
+
+
+def _by_common_clock(rows: Array, moved: Moved | None) -> Array:
+    if moved is None:
+        return rows
+    rows = rows.copy()
+    rows["start_ns"] = moved(rows["start_ns"])
+    return rows
 
 
 def batches_of(rows: Array) -> Iterator[Batch]:

@@ -1,14 +1,19 @@
 """The run folder: what a run leaves behind, written while it goes on and readable after any interruption.
 
     <run>/manifest.json                    the plan and everything that was decided before the first request
-          processes/<incarnation>.json     who wrote: role, host, pid, and the last row numbers once it closed in order
+          processes/<incarnation>.json     who wrote: role, host, pid, clock, and its last row numbers once it closed
           <table>/<incarnation>.<n>.seg    rows of requests, sessions, decisions, observations, samples (rl_hooks.row)
           dictionaries/<incarnation>.jsonl names behind the *_ref columns, written before an id is first used
           events/<incarnation>.jsonl       phases and users, one line each
           in_flight/<incarnation>.board    what each user had in flight; matters only after a kill
 
 An *incarnation* is one process from start to end: `<role>.<host>.<eight hex digits>`. Small files are replaced by an
-atomic rename, lines are appended with one write each, rows go into maps: nothing needs a proper end.
+atomic rename, lines are appended with one write each, rows go into maps: nothing needs a proper end. A process holds a
+lock on its dictionary while it writes. The kernel takes that back however the process ends, so that others on its
+machine know when nothing more will come.
+
+Processes on other machines may each have a part of the run in a folder of their own, with the same names and without a
+manifest, which is the leading process's.
 """
 
 import json
@@ -19,15 +24,20 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rl_hooks.clock import SteadyClock
 from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 3  # 2: plans have segments and faults; 3: observations are recorded
+WITH_ROWS = ("local", "master", "worker")
+"""Roles of processes that write rows; others write only events."""
+FOLDERS = (*TABLES, "processes", "dictionaries", "events", "in_flight")
 SEGMENT_BYTES = {"requests": 2 << 20, **dict.fromkeys(("sessions", "decisions", "observations", "samples"), 256 << 10)}
 
 
@@ -42,13 +52,23 @@ def create_run_folder(path: Path, manifest: Mapping[str, Any]) -> None:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise RunFolderError(f"{path}: the run folder exists and is not empty; {way_out}, or remove it")
-        for name in (*TABLES, "processes", "dictionaries", "events", "in_flight"):
+        for name in FOLDERS:
             (path / name).mkdir()
         write_json(path / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest})
     except FileExistsError as error:
         raise RunFolderError(f"{path}: a file of that name is in the way; {way_out}") from error
     except OSError as error:
         raise RunFolderError(f"{path}: the run folder cannot be written ({error.strerror}); {way_out}") from error
+
+
+def create_part(path: Path) -> None:
+    """Make the folder of a process's own part of a run, which may be there already. Raises RunFolderError."""
+    try:
+        for name in FOLDERS:
+            (path / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"{path}: a part of the run cannot be written there ({error.strerror})"
+        raise RunFolderError(f"{text}; choose another place with --spool") from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -71,6 +91,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     name, started_ns = manifest.get("scenario", "unnamed"), manifest.get("started_unix_ns", 0)
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) and isinstance(started_ns, int)):
         raise RunFolderError(f"{file}: damaged, it says scenario {name!r}, started at {started_ns!r}")
+    known = manifest.get("incarnations", {})
+    if not (isinstance(known, dict) and all(isinstance(one, dict) and "requests" in one for one in known.values())):
+        raise RunFolderError(f"{file}: damaged, it does not say what each of its incarnations has written")
     return manifest
 
 
@@ -94,11 +117,14 @@ class Writer:
     pid: int
     token: str  # eight hex digits that tell incarnations apart
     now_ns: Callable[[], int]  # wall-clock time, ns
+    clock: Mapping[str, int] | None = None  # where its steady clock began, if it has one: wall_ns and monotonic_ns
 
 
-def this_process() -> Writer:
+def this_process(clock: SteadyClock | None = None) -> Writer:
+    """This process with its wall clock, or with a clock that never steps."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:48] or "host"
-    return Writer(host, os.getpid(), secrets.token_hex(4), time.time_ns)
+    who = Writer(host, os.getpid(), secrets.token_hex(4), time.time_ns)
+    return who if clock is None else replace(who, now_ns=clock.now_ns, clock=asdict(clock.anchor))
 
 
 class EventWriter:
@@ -108,11 +134,14 @@ class EventWriter:
         who = writer or this_process()
         self.path = path
         self.incarnation = f"{role}.{who.host}.{who.token}"
-        self._now_ns = who.now_ns
+        self.now_ns = who.now_ns
         self._facts: dict[str, Any] = {"role": role, "host": who.host, "pid": who.pid, "started_unix_ns": who.now_ns()}
+        if who.clock is not None:
+            self._facts["clock"] = dict(who.clock)
         try:
             self._open()
-            self._names = _Lines(path / "dictionaries" / f"{self.incarnation}.jsonl")
+            self._names = _Lines(_dictionary(path, self.incarnation))
+            self._facts["locked"] = self._names.lock()
             self._events = _Lines(path / "events" / f"{self.incarnation}.jsonl")
             self._write_process("running")
         except OSError as error:
@@ -121,7 +150,7 @@ class EventWriter:
 
     def event(self, kind: str, **facts: Any) -> None:
         """Write one event with the time of now."""
-        self._events.write({"t_ns": self._now_ns(), "kind": kind, **facts})
+        self._events.write({"t_ns": self.now_ns(), "kind": kind, **facts})
 
     def rows(self) -> dict[str, int]:
         """Rows written so far, by table."""
@@ -129,9 +158,9 @@ class EventWriter:
 
     def close(self) -> None:
         """Say that this incarnation ended in order, with its last row numbers."""
-        self._names.close()
         self._events.close()
         self._write_process("closed")
+        self._names.close()  # and with it the lock, last: who finds it free and reads no "closed" knows of a kill
 
     def _open(self) -> None:
         """Make what else it writes into."""
@@ -240,8 +269,34 @@ class _Lines:
         if written != len(line):
             raise OSError(28, "No space left on device")
 
+    def lock(self) -> bool:
+        """Hold a lock on the file until it is closed; whether its file system has locks."""
+        try:
+            import fcntl  # not on Windows
+
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (ImportError, OSError):
+            return False
+        return True
+
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def holds_lock(path: Path, incarnation: str) -> bool:
+    """Whether a process of this machine writes as `incarnation` now; it said that it has a lock."""
+    import fcntl
+
+    with suppress(FileNotFoundError), _dictionary(path, incarnation).open("rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _dictionary(path: Path, incarnation: str) -> Path:
+    return path / "dictionaries" / f"{incarnation}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -255,6 +310,7 @@ class Incarnation:
     last_seq: Mapping[str, int] | None
     damage: str | None = None  # what is wrong with what it said about itself
     left_in_flight: bool = False  # it closed in order while requests of others were in flight
+    locked: bool = False  # whether it had a lock while it wrote
 
 
 def read_incarnations(path: Path) -> tuple[Incarnation, ...]:
@@ -271,8 +327,16 @@ def _incarnation(name: str, file: Path) -> Incarnation:
     role, host, *_ = (*name.split("."), "")
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        closed, left = facts["state"] == "closed", facts.get("left_in_flight", False)
-        return Incarnation(name, facts["role"], facts["host"], closed, facts["last_seq"], left_in_flight=left is True)
+        closed, left, locked = facts["state"] == "closed", facts.get("left_in_flight"), facts.get("locked")
+        return Incarnation(
+            name,
+            facts["role"],
+            facts["host"],
+            closed,
+            facts["last_seq"],
+            left_in_flight=left is True,
+            locked=locked is True,
+        )
     except FileNotFoundError:
         return Incarnation(name, role, host, False, None, f"{file}: missing; whether it closed in order is not known")
     except (ValueError, KeyError, TypeError):

@@ -283,6 +283,16 @@ def checksum_function() -> Callable[[memoryview], int]:
     return crc32
 
 
+def worth_keeping(path: Path, table: Table) -> bytes | None:
+    """What there is to read in a segment that nobody writes any more, without the empty places behind it; None for a
+    spare that was never used."""
+    segment = read_segment(path, table)
+    content = path.read_bytes()
+    if segment.damage is not None:
+        return content
+    return content[: HEADER.size + len(segment.rows) * table.row_bytes] if segment.first_seq else None
+
+
 def rows_of(path: Path, table: Table, first: int, count: int) -> Any:
     """Rows that `read_segment` has found good, again and unchecked; also when the file was sealed since."""
     import numpy as np

@@ -61,6 +61,7 @@ def install(environment: Environment, stop_timeout_s: float) -> None:
         if not isinstance(runner, WorkerRunner):  # workers get theirs from the master
             logger.info("No --stop-timeout given: users that leave have %g s to finish", stop_timeout_s)
     patches.let_users_leave_in_order(runner)
+    patches.measure_silence_steadily()
     if isinstance(runner, WorkerRunner):
         patches.memoise_default_options()
     if isinstance(runner, MasterRunner):

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,9 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox_started(*options: str) -> Iterator[Sandbox]:
-    command = [sys.executable, "-m", "sandbox", "--port", "0", "--parent", str(os.getpid()), *options]
+def sandbox_started(*options: str, on: Sequence[str] = ()) -> Iterator[Sandbox]:
+    """`on`: what goes before the command to run it on another host."""
+    command = [*on, sys.executable, "-m", "sandbox", "--port", "0", "--parent", str(os.getpid()), *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -67,13 +68,24 @@ class Locust:
 
 
 @contextmanager
-def locust_started(log: Path, *options: str) -> Iterator[Locust]:
-    """Locust on the quick scenario: thirty nominal minutes in ten seconds unless `options` say otherwise."""
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfile.py"), "--only-summary"]
+def locust_started(
+    log: Path, *options: str, on: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Iterator[Locust]:
+    """Locust on the quick scenario: thirty nominal minutes in ten seconds unless `options` say otherwise.
+
+    `on`: what goes before the command to run it on another host; `env`: variables beside ours.
+    """
+    command = [*on, sys.executable, "-m", "locust", "-f", str(ROOT / "locustfile.py"), "--only-summary"]
     command += ["--scenario-file", "quick_validation_config.yaml", "--time-scale", "180", *options]
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, cwd=log.parent, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            command,
+            cwd=log.parent,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
     try:
         yield Locust(process, log)

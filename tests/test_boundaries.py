@@ -21,13 +21,16 @@ LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"
 FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.observation_table", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.request_log", "rl_hooks.segments"}
+FOLDER |= {"rl_hooks.clock", "rl_hooks.run_clocks"}
 LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
+STORES = {"rl_hooks.stores"}
 EXPORT = (
     FACTS
     | FOLDER
     | FEATURES
     | TABLES
+    | STORES
     | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
 )
 
@@ -74,6 +77,7 @@ RULES: dict[str, set[str]] = {
     "shapes.mix": set(),
     "rl_hooks": FACTS | FOLDER | FEATURES | NUMERIC,
     "rl_hooks.segments": FACTS | FOLDER | NUMERIC | {"isal"},
+    "rl_hooks.clock": set(),
     "rl_hooks.control": FACTS | LOOP | NUMERIC,
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
@@ -97,7 +101,13 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
     "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
     "rl_hooks.export.formats.minari_dataset": EXPORT | {"minari", "gymnasium"},
-    "rl_hooks.report": FACTS | FOLDER | FEATURES | TABLES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"},
+    "rl_hooks.report": (
+        FACTS | FOLDER | FEATURES | TABLES | STORES | {"rl_hooks.report", "rl_hooks.export", "scenario", "yaml"}
+    ),
+    "rl_hooks.ship": STORES | {"rl_hooks.ship", "rl_hooks.row", "rl_hooks.run_folder", "rl_hooks.segments"},
+    "rl_hooks.stores": STORES,
+    "rl_hooks.stores.fetch": STORES | {"rl_hooks.run_folder"},
+    "rl_hooks.stores.s3": STORES | {"boto3", "botocore"},
     "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
@@ -214,6 +224,22 @@ def test_the_model_and_virtual_time_load_neither_a_server_nor_a_client() -> None
     program = f"import sys, sandbox.virtual.__main__; print(sorted({{*{LOCUST!r}, *{SERVER!r}}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("module", ["rl_hooks.ship.__main__", "rl_hooks.export.__main__", "rl_hooks.record.worker"])
+def test_only_who_uses_s3_loads_its_library(module: str) -> None:
+    program = f"import sys, {module}; print(sorted({{'boto3', 'botocore'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_shipper_is_small_and_nobody_who_records_knows_of_it() -> None:
+    program = f"import sys, rl_hooks.ship.__main__; print(sorted({{*{LOCUST!r}, *{TABLES!r}}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    recording = [module for module in MODULES if covers("rl_hooks.record", module) or module == "rl_hooks.run_folder"]
+    named = {name for module in recording for name in imports_of(MODULES[module])}
+    assert [name for name in named if covers("rl_hooks.ship", name) or covers("rl_hooks.stores", name)] == []
 
 
 def test_live_and_virtual_time_run_one_model() -> None:

@@ -6,7 +6,6 @@ import resource
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from rl_hooks.run_reader import Run, read_run
 from scenario.plan import Plan
 from tests.processes import (
     ROOT,
-    Locust,
     Sandbox,
     answers,
     free_port,
@@ -33,6 +31,7 @@ from tests.processes import (
     wait_until,
 )
 from tests.replayed import check_replay
+from tests.team import Team, exact_in, follows_the_master, roles, workers_of
 
 pytestmark = pytest.mark.slow
 
@@ -43,69 +42,6 @@ LIMIT = 1 << 20  # bytes in one file: too few for the next segment of requests, 
 def sandbox() -> Iterator[Sandbox]:
     with sandbox_started("--healthy") as running:
         yield running
-
-
-class Team:
-    """A master, its workers and their run folder; everything ends with the test."""
-
-    def __init__(self, place: Path, host: str) -> None:
-        self.folder = place / "run"
-        self._place = place
-        self._host = host
-        self._port = str(free_port())
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "Team":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def master(self, *options: str, workers: int) -> Locust:
-        where = ("--run-folder", str(self.folder), "--logs", str(self._place / "logs"), "--host", self._host)
-        bind = ("--master", "--master-bind-port", self._port, "--expect-workers", str(workers), "--enable-rebalancing")
-        return self._start("master", "--headless", *where, *bind, *options)
-
-    def forking(self, *options: str) -> Locust:
-        """A master that makes its two workers itself."""
-        where = ("--run-folder", str(self.folder), "--logs", str(self._place / "logs"), "--host", self._host)
-        ports = ("--master-bind-port", self._port, "--master-port", self._port)
-        return self._start("both", "--headless", "--processes", "2", *where, *ports, *options)
-
-    def worker(self, name: str, *options: str) -> Locust:
-        return self._start(name, "--worker", "--master-port", self._port, *options)
-
-    def _start(self, name: str, *options: str) -> Locust:
-        return self._stack.enter_context(locust_started(self._place / f"{name}.log", *options))
-
-    def wait_for_rows(self, rows: int) -> None:
-        wait_until(lambda: rows_written(self.folder) > rows, f"{rows} rows are written")
-
-
-def roles(run: Run) -> Counter[tuple[str, bool]]:
-    return Counter((who.role, who.closed) for who in run.incarnations)
-
-
-def follows_the_master(run: Run, incarnation: int) -> None:
-    """Every request of a worker asked for what the master had decided in that tick, and the balancer did it."""
-    rows = run.requests[(run.requests["incarnation"] == incarnation) & (run.requests["decision_tick"] != MISSING_U32)]
-    decided = {(d["tick"], d["service"]): (d["action"], d["propensity"]) for d in run.decisions}
-    assert all(decided[r["decision_tick"], r["service"]] == (r["action_requested"], r["propensity"]) for r in rows), (
-        "a request carries another decision than its tick's"
-    )
-    assert (rows["action_applied"] == rows["action_requested"]).all()
-
-
-def workers_of(run: Run) -> list[int]:
-    return [i for i, who in enumerate(run.incarnations) if who.role == "worker"]
-
-
-def exact_in(run: Run) -> set[str]:
-    """The phases in which the users, as the workers reported them, were the plan's."""
-    users = [event for event in run.events if event["kind"] == "users"]
-    plan = Plan.from_json(run.manifest["plan"])
-    exact = [event for event in users if event["planned"] == event["counts"] and any(event["planned"].values())]
-    return {phase.name for event in exact if (phase := plan.phase_at(event["run_time_s"])) is not None}
 
 
 def dataset_of(folder: Path) -> dict[str, Any]:

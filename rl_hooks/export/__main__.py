@@ -8,11 +8,15 @@ from pathlib import Path
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from rl_hooks.export.errors import ExportError
+from rl_hooks.export.facts import told
 from rl_hooks.export.formats.table import FORMATS, PARQUET, describe_formats, find_writers
 from rl_hooks.export.logs import write_logs
 from rl_hooks.export.tally import tally
 from rl_hooks.run_folder import RunFolderError
 from rl_hooks.run_reader import read_run
+from rl_hooks.stores.fetch import run_folders
+from rl_hooks.stores.place import is_s3
+from rl_hooks.stores.store import StoreError
 from scenario.errors import ScenarioError
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_GAPS = 0, 2, 3
@@ -21,20 +25,22 @@ EXIT_OK, EXIT_BAD_INPUT, EXIT_GAPS = 0, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: exported; 2: refused or not written, with one message; 3: exported, but rows are missing."""
     options = _parser().parse_args(arguments)
-    runs: list[Path] = options.runs
-    if options.out is None and len(runs) > 1:
-        return _refuse("a bundle of several runs needs a place of its own; give it with --out DIR")
-    out: Path = options.out if options.out is not None else runs[0] / "bundle"
+    runs: list[str] = options.runs
+    if options.out is None and (len(runs) > 1 or is_s3(runs[0])):
+        what = "several runs" if len(runs) > 1 else "a run in S3"
+        return _refuse(f"a bundle of {what} needs a place of its own; give it with --out DIR")
+    out: Path = options.out if options.out is not None else Path(runs[0]) / "bundle"
     try:
         formats = find_writers(options.format)
-        data = assemble([read_run(path) for path in runs], exact_quantiles=options.exact_quantiles)
-        write_bundle(data, out, formats)
-        logs = write_logs(data, options.logs)
-    except (ExportError, RunFolderError, ScenarioError) as error:
+        with run_folders(runs, options.cache) as folders:
+            data = assemble([read_run(path) for path in folders], exact_quantiles=options.exact_quantiles)
+            write_bundle(data, out, formats)
+            logs = write_logs(data, options.logs)
+    except (ExportError, RunFolderError, ScenarioError, StoreError) as error:
         return _refuse(str(error))
     for line in (*tally(out), *describe_formats(out, formats), *(f"log          {path}" for path in logs)):
         print(line)
-    losses = [loss.text for part in data.runs for loss in part.run.losses]
+    losses = [told(loss) for part in data.runs for loss in part.run.losses]
     if losses:
         marked = f"the gaps are marked in {out / 'dataset.json'}"
         print("\n  ".join([f"export: rows of the recording are missing; {marked}", *losses]), file=sys.stderr)
@@ -49,8 +55,9 @@ def _refuse(message: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rl_hooks.export", description="Turn run folders into a bundle.")
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="the folder of a run")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="the folder of a run, or s3://bucket/prefix/run_id")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the bundle (default: RUN/bundle)")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="keeps runs of s3:// (default: a temporary folder)")
     parser.add_argument("--logs", metavar="DIR", type=Path, default=Path("logs"), help="JSON files (default: logs)")
     known = f"{PARQUET} (always there), {', '.join(FORMATS)}, or module:attribute"
     parser.add_argument("--format", metavar="NAME[,NAME]", default=PARQUET, help=f"beside Parquet: {known}")

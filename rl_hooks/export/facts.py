@@ -12,7 +12,7 @@ from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.align import plan_start_ns
 from rl_hooks.faults.schedule import in_force
 from rl_hooks.row import Failure, Outcome
-from rl_hooks.run_reader import Run
+from rl_hooks.run_reader import Loss, Run
 from scenario.plan import Plan
 
 if TYPE_CHECKING:
@@ -49,6 +49,28 @@ def request_counts(run: Run) -> dict[str, Any]:
         "failures": {kind.name.lower(): int(failure[kind]) for kind in Failure if kind is not Failure.NONE},
         "by_service": {name: int(service[index]) for index, name in enumerate(SERVICES)},
     }
+
+
+def told(loss: Loss) -> str:
+    """What is missing, and from when to when."""
+    bounds = (("after", loss.from_ns), ("before", loss.to_ns))
+    when = " and ".join(f"{word} {iso_utc(t_ns)}" for word, t_ns in bounds if t_ns is not None)
+    return f"{loss.text}; they were written {when}" if when else loss.text
+
+
+def clocks(run: Run) -> list[dict[str, Any]]:
+    """What is known of the clocks of the processes that compared theirs with the leading process's, or were set."""
+    return [
+        {
+            "process": who.name,
+            "offset_s": float(clock.offset_ns[-1]) / 1e9 if len(clock.offset_ns) else None,
+            "uncertainty_s": float(clock.uncertainty_ns.max()) / 1e9 if len(clock.offset_ns) else None,
+            "corrected": clock.corrects,
+            "steps_s": list(clock.steps_s),
+        }
+        for who, clock in zip(run.incarnations, run.clocks, strict=False)
+        if len(clock.offset_ns) or clock.steps_s
+    ]
 
 
 def session_counts(run: Run) -> dict[str, int]:

@@ -31,7 +31,13 @@ class Replayed:
 
 
 def replay(run: Run, plan: Plan) -> Iterator[Replayed]:
-    """The observations of every tick that says what it had seen, in order of time."""
+    """The observations of every tick that says what it had seen, in order of time.
+
+    `run` has the times as they were recorded: `read_run(path, correct_clocks=False)`. What was known of the clocks when
+    a decision was made is in its `seen` event. ValueError for a run whose times were corrected.
+    """
+    if any(clock.corrects for clock in run.clocks):
+        raise ValueError(f"{run.path}: its times were corrected; a replay needs those that were recorded")
     window, give_up = ObservationWindow(spans_of(plan)), give_up_ns(plan.request_timeout_s)
     window.push_samples(run.samples)
     processes = [_Process(run, number) for number in range(len(run.incarnations))]
@@ -40,10 +46,11 @@ def replay(run: Run, plan: Plan) -> Iterator[Replayed]:
     for event in run.events:
         if event["kind"] != "seen":
             continue
-        for name, (seq, at_ns) in sorted(event["rows"].items()):
-            by_name[name].push(window, seq, at_ns)
-            if is_gone(at_ns, event["observed_ns"], give_up):
-                by_name[name].give_up(window, at_ns)
+        for name, (seq, at_ns, *moved) in sorted(event["rows"].items()):
+            offset_ns = sum(moved)  # runs recorded before clocks were compared have none
+            by_name[name].push(window, seq, at_ns, offset_ns)
+            if is_gone(at_ns + offset_ns, event["observed_ns"], give_up):
+                by_name[name].give_up(window, at_ns + offset_ns)
         before = decisions[decisions["tick"] < event["tick"]]
         known = before[before["tick"] == before["tick"].max()] if len(before) else before
         window.push_decisions(known["service"], known["t_ns"], known["action"], known["actuated"])
@@ -63,16 +70,16 @@ class _Process:
         self._open = np.zeros(len(self._service), bool)  # known to be in flight
         self._ended = 0  # rows whose end was pushed
 
-    def push(self, window: ObservationWindow, seq: int, at_ns: int) -> None:
+    def push(self, window: ObservationWindow, seq: int, at_ns: int, offset_ns: int) -> None:
         """Rows up to `seq` have ended; what was sent before `at_ns` and has not ended is in flight."""
         ended = int(np.searchsorted(self._rows["seq"], seq, side="right"))
         new = slice(self._ended, ended)
         begins = ~self._open & (self._start_ns <= at_ns)
         begins[:ended] = False
         begins[new] = ~self._open[new]
-        window.push_starts(self._service[begins], self._start_ns[begins])
+        window.push_starts(self._service[begins], self._start_ns[begins] + offset_ns)
         rows = self._rows[new]
-        window.push_completions(rows["service"], self._end_ns[new], rows["duration_us"], rows["ok"])
+        window.push_completions(rows["service"], self._end_ns[new] + offset_ns, rows["duration_us"], rows["ok"])
         self._open |= begins
         self._open[:ended] = False
         self._ended = ended

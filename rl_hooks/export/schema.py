@@ -53,7 +53,17 @@ def _common(plan: Plan) -> dict[str, Any]:
 
 def _losses(run: Run) -> list[dict[str, Any]]:
     """What could not be read of a run, with places inside the run folder."""
-    return [{**asdict(loss), "text": loss.text.replace(f"{run.path}/", "")} for loss in run.losses]
+    return [
+        {
+            "incarnation": loss.incarnation,
+            "table": loss.table,
+            "missing_rows": loss.missing_rows,
+            "text": loss.text.replace(f"{run.path}/", ""),
+            "from": None if loss.from_ns is None else facts.iso_utc(loss.from_ns),
+            "to": None if loss.to_ns is None else facts.iso_utc(loss.to_ns),
+        }
+        for loss in run.losses
+    ]
 
 
 def _observation(data: Dataset) -> dict[str, Any]:
@@ -124,6 +134,7 @@ def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
         "incomplete": part.incomplete,
         "samples": len(run.samples),
         "losses": _losses(run),
+        "clocks": facts.clocks(run),
         **facts.request_counts(run),
         "sessions_by_outcome": facts.session_counts(run),
         "conversion": facts.conversion(run, part.plan),

@@ -34,6 +34,7 @@ def _run(run: Mapping[str, Any]) -> list[str]:
         f"sessions     {ended['sessions']}: {_sessions(ended)}",
         f"decisions    {run['decisions']}{_gaps(run)}",
         *_losses(run["losses"]),
+        *_clocks(run["clocks"]),
         *_faults(run["faults"]),
         *(_conversion(name, found) for name, found in run["conversion"].items()),
     ]
@@ -55,6 +56,22 @@ def _losses(losses: list[Mapping[str, Any]]) -> list[str]:
         return ["rows lost    0"]
     lost = sum(loss["missing_rows"] for loss in losses)
     return [f"rows lost    at least {lost}:", *(f"             {loss['text']}" for loss in losses)]
+
+
+def _clocks(clocks: list[Mapping[str, Any]]) -> list[str]:
+    """Of several processes, how well their clocks are known; of any, that it was set."""
+    compared = [clock for clock in clocks if clock["uncertainty_s"] is not None]
+    corrected = [abs(clock["offset_s"]) for clock in clocks if clock["corrected"]]
+    known_ms = 1000 * max((clock["uncertainty_s"] for clock in compared), default=0.0)
+    known = f"clocks       {len(compared)} processes, known to {known_ms:.1f} ms"
+    moved = f"; {len(corrected)} corrected by up to {max(corrected):.3f} s" if corrected else ""
+    steps = [
+        f"{clock['process']}: its wall clock was set by {step_s:+.3f} s; its rows kept their time"
+        for clock in clocks
+        for step_s in clock["steps_s"]
+    ]
+    lines = [known + moved] if len(compared) > 1 else []
+    return [*lines, *(f"{'' if lines or at else 'clocks':<13}{text}" for at, text in enumerate(steps))]
 
 
 def _faults(faults: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,7 @@ class DecisionLog:
         for service, values in enumerate(step.observations.tolist()):
             self._writer.tables["observations"].append(step.observed_ns, step.tick, service, *values)
         assert self.window is not None
-        seen = {name: [one.seq, one.at_ns] for name, one in self.window.seen.items()}
+        seen = {name: [one.seq, one.at_ns, one.offset_ns] for name, one in self.window.seen.items()}
         self._writer.event("seen", tick=step.tick, observed_ns=step.observed_ns, rows=seen)
 
     def _record_sample(self, sample: Sample) -> None:

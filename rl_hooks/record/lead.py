@@ -1,5 +1,6 @@
 """The process that plans, decides and ends a run: the only one, or the master of workers."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -7,11 +8,12 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gevent
+from locust.exception import RPCError
 from locust.runners import STATE_INIT, MasterRunner
 
 from rl_hooks.record.faults import FaultAgent
@@ -22,6 +24,8 @@ from rl_hooks.record.recording import DECISIONS_MESSAGE, Recording, open_folder
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
 from scenario.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 WORKERS_CLOSE_S = 5.0  # beyond the stop timeout, for the workers' last rows
 PAUSE_S = 1.1  # between two runs: folders are named by the second, and a sandbox is free a second after a request
@@ -41,6 +45,7 @@ class Run:
     reached_end: bool = False
     fault: str | None = None  # why rows could not be kept
     trouble: str | None = None  # why the scenario's faults were not what they should be
+    rows_of_workers: dict[str, int] = field(default_factory=dict)  # incarnation -> request rows in its last report
     over: bool = False  # its end has begun
     ending: gevent.Greenlet | None = None  # writes the end down, once the recording is closed
 
@@ -60,7 +65,6 @@ class Lead(Part):
         self.next_start_s = 0.0
         self.run: Run | None = None  # from its preparation until all is written
         self._refusal: str | None = None  # why the last start came to nothing
-        self.rows_of_workers: dict[str, int] = {}  # worker id -> request rows in its last report
         environment.parsed_options.rl_run = None
 
     @property
@@ -90,7 +94,6 @@ class Lead(Part):
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, self._project) if setup.plan.faults else None
         progress = Progress(setup.plan.duration_s, _write, on_terminal=sys.stdout.isatty())
-        self.rows_of_workers = {}
         return Run(setup, recording, progress, agent)
 
     def plan_for(self, _environment: Any) -> Plan:
@@ -119,11 +122,21 @@ class Lead(Part):
         if run is None:  # users started by hand in the terminal hear that they have no plan
             return
         run.begun = True
-        self._write_down(run, started_unix_ns=time.time_ns())
+        clock = run.recording.clock
+        start_ns = clock.now_ns()
+        self._write_down(run, started_unix_ns=start_ns)
         self.give_users(run.recording)
         if self.is_master:
             # Every spawn message carries the options, so workers that join late learn of the run too.
-            about = {"folder": str(run.setup.folder.resolve()), "start_ns": time.time_ns(), "decision": None}
+            about = {
+                "folder": str(run.setup.folder.resolve()),
+                "run_id": run.setup.facts["run_id"],
+                "plan": run.setup.facts["plan"],
+                "clock": asdict(clock.anchor),
+                "start_ns": start_ns,
+                "newest_ns": start_ns,
+                "decision": None,
+            }
             self.environment.parsed_options.rl_run = about
         run.recording.decide(run.setup, self.tell_workers)
 
@@ -131,13 +144,21 @@ class Lead(Part):
         if self.is_master:
             decision = self.environment.parsed_options.rl_run["decision"] = {"tick": tick, "chosen": chosen}
             for worker in list(self.runner.clients):
-                self.runner.send_message(DECISIONS_MESSAGE, decision, worker)
+                self._tell(worker, decision)
+
+    def _tell(self, worker: str, decision: Mapping[str, Any]) -> None:
+        try:
+            self.runner.send_message(DECISIONS_MESSAGE, decision, worker)
+        except RPCError as error:  # its link is gone; it hears the next one, or is missing
+            logger.warning("A decision did not reach worker %s: %s", worker, error)
 
     def note_users(self, run_time_s: float, planned: Mapping[str, int], actual: Mapping[str, int]) -> None:
         """The timeline's tick, once a second."""
         run = self.run
         if run is None:
             return
+        if self.is_master and self.environment.parsed_options.rl_run is not None:
+            self.environment.parsed_options.rl_run["newest_ns"] = run.recording.clock.now_ns()
         run.reached_end = run.reached_end or run_time_s >= run.setup.plan.duration_s
         self._watch_faults(run, run_time_s)
         run.recording.note_users(run_time_s, planned, actual)
@@ -149,7 +170,7 @@ class Lead(Part):
             running=actual,
             sent=total.num_requests,
             failed=total.num_failures,
-            rows=recording.counts["requests"] + sum(self.rows_of_workers.values()),
+            rows=recording.counts["requests"] + sum(run.rows_of_workers.values()),
             rows_lost=recording.recorder.rows_lost,
             decisions=recording.loop.decisions if recording.loop is not None else 0,
             faults=tuple(fault.text for fault in run.setup.plan.faults_at(run_time_s)),
@@ -170,9 +191,16 @@ class Lead(Part):
         if self.run is not None:
             self.run.recording.fold(msg.data)
 
-    def reported(self, worker: str, data: Mapping[str, Any]) -> None:
-        """Locust's report of a worker."""
-        self.rows_of_workers[worker] = data.get(ROWS_REPORTED, 0)
+    def reported(self, data: Mapping[str, Any]) -> None:
+        """Locust's report of a worker. The manifest knows every incarnation, also one that leaves nothing else."""
+        run, about = self.run, data.get(ROWS_REPORTED)
+        if run is None or about is None or about[0] != run.setup.facts["run_id"]:
+            return
+        _, incarnation, rows = about
+        is_new = incarnation not in run.rows_of_workers
+        run.rows_of_workers[incarnation] = rows
+        if is_new:
+            self._write_down(run, **_incarnations(run))
 
     def fail(self, message: str) -> None:
         """Rows can no longer be kept: say so once and end the run in order."""
@@ -220,7 +248,8 @@ class Lead(Part):
         """Lift what acts, wait for the last rows, close the manifest and, in a headless run, export."""
         run.trouble = (run.agent.close() if run.agent is not None else None) or run.trouble
         self._wait_for_workers(run.setup.folder)
-        self._write_down(run, state=run.state, ended_unix_ns=time.time_ns(), fault=run.fault)
+        ended_ns = run.recording.clock.now_ns()
+        self._write_down(run, **_incarnations(run), state=run.state, ended_unix_ns=ended_ns, fault=run.fault)
         code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
         if run.trouble is not None:
             print(f"run failed: {run.trouble}", file=sys.stderr)
@@ -266,6 +295,12 @@ class Lead(Part):
         if code in (0, EXIT_ROWS_LOST):  # its verdict is about the data, not about the run
             subprocess.run([sys.executable, "-m", "rl_hooks.report", str(run.setup.folder)], env=env, check=False)
         return code
+
+
+def _incarnations(run: Run) -> dict[str, Any]:
+    """For the manifest: every process of the run that wrote rows, and how many requests it is known to have written."""
+    rows = {run.recording.writer.incarnation: run.recording.counts["requests"], **run.rows_of_workers}
+    return {"incarnations": {name: {"requests": count} for name, count in rows.items()}}
 
 
 def _write(text: str) -> None:

@@ -75,6 +75,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "include_in_web_ui": False,
         "help": "folder of this run; by default runs/<scenario>_<UTC time>",
     },
+    "--spool": {
+        "metavar": "DIR",
+        "include_in_web_ui": False,
+        "help": "of a worker: record into DIR/<run id>, to be shipped, instead of into the master's folder",
+    },
     "--logs": {
         "default": "logs",
         "metavar": "PATH",

@@ -6,7 +6,8 @@ from typing import Any
 from rl_hooks.record.recording import Recording
 
 EXIT_FAILED, EXIT_SETUP, EXIT_ROWS_LOST = 1, 2, 3
-ROWS_REPORTED = "rl_rows"  # in a worker's report to Locust: request rows it has recorded in this run
+EXIT_MASTER_GONE = 75  # "try again later" (sysexits.h): whoever runs a worker shall start it again
+ROWS_REPORTED = "rl_rows"  # in a worker's report to Locust: run id, incarnation, request rows written so far
 
 
 class Part:

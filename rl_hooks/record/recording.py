@@ -7,21 +7,22 @@ worker   requests, sessions                                     no
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
 
+from rl_hooks.clock import Anchor, Offset, SteadyClock
 from rl_hooks.control import Controller
 from rl_hooks.record import generator, upkeep
+from rl_hooks.record.clocks import ClockNotes
 from rl_hooks.record.controller import DecisionLoop
 from rl_hooks.record.decisions import Attendance
 from rl_hooks.record.options import Setup
 from rl_hooks.record.recorder import InForce, Recorder
 from rl_hooks.report_rows import Report, Reporter
-from rl_hooks.run_folder import RunFolderError, RunWriter, create_run_folder, read_manifest
+from rl_hooks.run_folder import RunFolderError, RunWriter, create_run_folder, read_manifest, this_process
 from scenario.plan import Plan
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ SPARE_BOARD_PLACES = 256
 logger = logging.getLogger(__name__)
 
 
+def _leading(_clock: Anchor) -> Offset:
+    """The times of the process that decides are those of the run."""
+    return Offset(0, 0)
+
+
 class Recording:
     """Open from construction until `close`.
 
-    `run_time_s` is the time in the plan; `on_fault(message)` is called at most once, when rows can no longer be kept.
+    `run_time_s` is the time in the plan; `on_fault(message)` is called at most once, when rows can no longer be kept;
+    `offset_of` tells by how much times of a clock with that anchor have to be moved, None while that is not known.
     Raises RunFolderError when the folder cannot be written.
     """
 
@@ -51,6 +58,7 @@ class Recording:
         plan: Plan,
         run_time_s: Callable[[], float],
         on_fault: Callable[[str], None],
+        offset_of: Callable[[Anchor], Offset | None] = _leading,
     ) -> None:
         self.role = role
         self.folder = folder
@@ -65,9 +73,12 @@ class Recording:
         self._greenlets: list[gevent.Greenlet] = []
         self._closed = False
         places = 2 * sum(plan.max_users_per_profile.values()) + SPARE_BOARD_PLACES
-        self.writer = RunWriter(folder, role, places)
+        self.clock = SteadyClock()
+        self.writer = RunWriter(folder, role, places, this_process(self.clock))
         self._attendance = Attendance(self.writer)
-        self.recorder = Recorder(self.writer, self.in_force, self._fail)
+        self.recorder = Recorder(self.writer, self.in_force, self._fail, self.clock.now_ns)
+        self._offset_of = offset_of
+        self._clock_notes = ClockNotes(self.writer, self.clock, lambda: offset_of(self.clock.anchor))
         try:
             self.recorder.know(plan.scenario.profiles, [phase.name for phase in plan.phases])
         except OSError as error:
@@ -75,6 +86,7 @@ class Recording:
         environment.events.request.add_listener(self.recorder.on_request)
         self._greenlets.append(gevent.spawn(upkeep.keep, self.writer, self._fail))
         self._greenlets.append(gevent.spawn(generator.watch, self.writer, self._fail))
+        self._greenlets.append(gevent.spawn(self._clock_notes.keep, self._fail))
 
     def decide(self, setup: Setup, announce: Callable[[int, list[tuple[int, int, float]]], None]) -> None:
         """Start the decision loop in this process. With workers their reports have to be given to `fold`."""
@@ -85,7 +97,9 @@ class Recording:
         give_up = give_up_ns(setup.plan.request_timeout_s)
         local = self.role == "local"
         self.window = LocalWindow(spans, give_up, Reporter(self.writer)) if local else LiveWindow(spans, give_up)
-        controller = Controller(setup.policy, setup.source, setup.actuator, setup.plan.seed, window=self.window)
+        controller = Controller(
+            setup.policy, setup.source, setup.actuator, setup.plan.seed, self.clock.now_ns, self.window
+        )
         interval_s = setup.plan.decision_interval_s
         self.loop = DecisionLoop(controller, self.writer, self.in_force, self.phase_now, interval_s, announce)
         self._greenlets.append(gevent.spawn(self.loop.run, self.run_time_s, self._fail))
@@ -98,7 +112,9 @@ class Recording:
         def keep_reporting() -> None:
             while True:
                 gevent.sleep(every_s)
-                send(reporter.report(time.time_ns()).to_message())
+                offset = self._offset_of(self.clock.anchor)
+                moved_ns = offset.applied_ns if offset is not None else 0
+                send(reporter.report(self.clock.now_ns(), moved_ns).to_message())
 
         self._greenlets.append(gevent.spawn(keep_reporting))
 
@@ -132,6 +148,7 @@ class Recording:
         gevent.get_hub().threadpool.join()  # the upkeep may be sealing in another thread
         self._environment.events.request.remove_listener(self.recorder.on_request)
         try:
+            self._clock_notes.look(last=True)
             self.writer.close()
         except OSError as error:
             self._fail(f"{self.folder}: not closed in order ({error.strerror}); its rows can still be exported")
@@ -157,5 +174,5 @@ def join_folder(folder: Path) -> dict[str, Any]:
     try:
         return read_manifest(folder)
     except RunFolderError as error:
-        way_out = "give master and workers the same folder (a shared volume) with --run-folder"
+        way_out = "give all the same folder (a shared volume) with --run-folder, or each worker its own with --spool"
         raise RunFolderError(f"worker: {error}; {way_out}") from error

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,16 @@ from typing import Any
 import gevent
 from locust.exception import RPCError
 
-from rl_hooks.record.part import EXIT_ROWS_LOST, ROWS_REPORTED, Part
+from rl_hooks.clock import Anchor, Offset, between
+from rl_hooks.record.clocks import MasterClock
+from rl_hooks.record.part import EXIT_MASTER_GONE, EXIT_ROWS_LOST, ROWS_REPORTED, Part
 from rl_hooks.record.recording import FAULT_MESSAGE, ROWS_MESSAGE, Recording, join_folder
-from rl_hooks.run_folder import RunFolderError
+from rl_hooks.run_folder import RunFolderError, create_part
 from scenario.plan import Plan
 
 logger = logging.getLogger(__name__)
+
+MASTER_SILENT_S = 10  # real; heartbeats come every second
 
 
 class Worker(Part):
@@ -25,6 +28,31 @@ class Worker(Part):
         super().__init__(environment, runtime_for)
         self.recording: Recording | None = None
         self.fault: str | None = None
+        self._clock = MasterClock(environment.runner)
+        self._spool: str | None = environment.parsed_options.spool  # read now: the master's options replace it
+        self._seconds_silent: int | None = None  # the master; None: nothing was heard of it yet
+        self._master_gone = False
+        self._run_id = ""
+        self._reported: list[str | int] | None = None  # of the newest run, also after its end
+        environment.events.heartbeat_received.add_listener(lambda **_: self._heard())
+        gevent.spawn(self._watch_master)
+
+    def _heard(self) -> None:
+        self._seconds_silent = 0
+
+    def _watch_master(self) -> None:
+        """Leave when the master is silent. Without it nobody decides, so what is sent is worth nothing.
+
+        Locust does so after a minute, by the wall clock, and with an exit code that says all is well. Seconds are
+        counted here and not measured: a process that was stopped for a while hears what came in the meantime first.
+        """
+        while self._seconds_silent is None or self._seconds_silent < MASTER_SILENT_S:
+            gevent.sleep(1)
+            if self._seconds_silent is not None:
+                self._seconds_silent += 1
+        self._master_gone = True
+        print(f"worker: the master was silent for {MASTER_SILENT_S} s; leaving, to be started again", file=sys.stderr)
+        self.runner.quit()
 
     def start(self) -> None:
         """Locust's test_start; the master's options came with the message that caused it."""
@@ -37,15 +65,47 @@ class Worker(Part):
         except RunFolderError as error:
             self.fail(str(error))
 
-    def _join(self, folder: str, start_ns: int, decision: Mapping[str, Any] | None) -> None:
-        plan = Plan.from_json(join_folder(Path(folder))["plan"])
-        self.recording = Recording(
-            self.environment, "worker", Path(folder), plan, lambda: (time.time_ns() - start_ns) / 1e9, self.fail
+    def _join(
+        self,
+        folder: str,
+        run_id: str,
+        plan: Mapping[str, Any],
+        clock: Mapping[str, int],
+        start_ns: int,
+        newest_ns: int,
+        decision: Mapping[str, Any] | None,
+    ) -> None:
+        """Begin our part. All times are the master's: `clock` is its anchor, `newest_ns` lies a second or two back."""
+        masters = Anchor(**clock)
+
+        def offset_of(mine: Anchor) -> Offset | None:
+            monotonic = self._clock.offset()
+            return None if monotonic is None else between(mine, masters, monotonic)
+
+        def run_time_s() -> float:
+            offset = offset_of(recording.clock.anchor)
+            # A worker that joins in the middle of a run may not have had an answer yet.
+            ahead_ns = offset.applied_ns if offset is not None else newest_ns - recording.clock.anchor.wall_ns
+            return (recording.clock.now_ns() + ahead_ns - start_ns) / 1e9
+
+        place = self._place(Path(folder), run_id)
+        self._run_id = run_id
+        recording = self.recording = Recording(
+            self.environment, "worker", place, Plan.from_json(plan), run_time_s, self.fail, offset_of
         )
         if decision is not None:
             self.recording.in_force.set(**decision)
         self.recording.report(self._send_rows)
         self.give_users(self.recording)
+
+    def _place(self, folder: Path, run_id: str) -> Path:
+        """Where this process's part of the run goes."""
+        if self._spool is None:
+            join_folder(folder)
+            return folder
+        part = Path(self._spool) / run_id
+        create_part(part)
+        return part
 
     def _send_rows(self, message: dict[str, Any]) -> None:
         """New rows, for the master's decisions. They are recorded here in any case."""
@@ -56,7 +116,9 @@ class Worker(Part):
 
     def report(self, data: dict[str, Any]) -> None:
         """Locust's report to the master, every few seconds: how many rows there are goes with it."""
-        data[ROWS_REPORTED] = self.recording.counts["requests"] if self.recording is not None else 0
+        if self.recording is not None:
+            self._reported = [self._run_id, self.recording.writer.incarnation, self.recording.counts["requests"]]
+        data[ROWS_REPORTED] = self._reported
 
     def told(self, msg: Any, **_: Any) -> None:
         """The decisions that are in force now."""
@@ -74,6 +136,7 @@ class Worker(Part):
         """Locust's test_stop: all users of this process have left."""
         if self.recording is not None:
             self.close(self.recording)
+            self.report({})  # its last rows are in the report that Locust sends next
             self.recording = None
 
     def quit(self) -> None:
@@ -81,4 +144,5 @@ class Worker(Part):
         if self.recording is not None:
             self.runner.quit()
             self.stop()
-        self.environment.process_exit_code = 0 if self.fault is None else EXIT_ROWS_LOST
+        left = EXIT_MASTER_GONE if self._master_gone else 0
+        self.environment.process_exit_code = left if self.fault is None else EXIT_ROWS_LOST

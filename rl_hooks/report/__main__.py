@@ -15,6 +15,9 @@ from rl_hooks.report.pictures import pictures
 from rl_hooks.report.thresholds import load_thresholds
 from rl_hooks.report.verdict import Verdict
 from rl_hooks.run_folder import RunFolderError
+from rl_hooks.stores.fetch import run_folders
+from rl_hooks.stores.place import is_s3
+from rl_hooks.stores.store import StoreError
 from scenario.errors import ScenarioError
 
 EXIT_CANNOT_READ = 2
@@ -24,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: fit to train on, or a demonstration; 1: not fit; 2: it cannot be read, with one message."""
     options = _parser().parse_args(arguments)
     try:
-        card = judge(read_evidence(options.paths), load_thresholds(options.config))
-        html, json = write(card, options.out if options.out is not None else default_folder(options.paths))
-    except (ReportError, ExportError, RunFolderError, ScenarioError) as error:
+        if options.out is None and any(is_s3(path) for path in options.paths):
+            raise ReportError("the report card of a run in S3 needs a place; give it with --out DIR")
+        with run_folders(options.paths, options.cache) as paths:
+            card = judge(read_evidence(paths), load_thresholds(options.config))
+            html, json = write(card, options.out if options.out is not None else default_folder(paths))
+    except (ReportError, ExportError, RunFolderError, ScenarioError, StoreError) as error:
         print(f"report: {error}", file=sys.stderr)
         return EXIT_CANNOT_READ
     for line in (*tally(card), f"report card  {html}", f"             {json}"):
@@ -75,11 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "paths",
         metavar="RUN_OR_BUNDLE",
-        type=Path,
         nargs="+",
-        help="the folder of a run, a bundle, or a bundle of several runs and the folders of all of them",
+        help="the folder of a run, s3://bucket/prefix/run_id, a bundle, or a bundle of several runs and all of these",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: beside the data)")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="keeps runs of s3:// (default: a temporary folder)")
     parser.add_argument("--config", metavar="FILE", type=Path, help="YAML with thresholds that replace the defaults")
     return parser
 

@@ -9,11 +9,15 @@ import pytest
 
 from rl_hooks.control import Decision
 from rl_hooks.decision import SERVICES
-from rl_hooks.live import LiveWindow, LocalWindow, decision_rows
+from rl_hooks.export.align import spans_of
+from rl_hooks.export.replay import replay
+from rl_hooks.live import LiveWindow, LocalWindow, decision_rows, give_up_ns
 from rl_hooks.observation import FEATURE_INDEX, FEATURES, ObservationWindow, Spans
 from rl_hooks.report_rows import Report, Reporter
 from rl_hooks.row import ENDED, ENDPOINT, OBSERVATION_VALUES, SENT, SENT_BYTES, VISIT, Method
 from rl_hooks.run_folder import RunWriter, create_run_folder
+from rl_hooks.run_reader import read_run
+from tests import builders
 
 SPANS = Spans(window_ns=10_000_000_000, interval_ns=1_000_000_000)
 GIVE_UP_NS = 5_000_000_000
@@ -120,6 +124,30 @@ def test_workers_that_report_in_between_are_known_as_of_their_report(folder: Pat
         window.fold(sender.reporter.report(last_ns))
     sent, ended = ([fact for part in facts for fact in part[index]] for index in (1, 2))
     np.testing.assert_array_equal(window.observe(last_ns, None), told_at_once(sent, ended).observe(last_ns).values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_worker_of_another_clock_is_known_by_ours_and_can_be_looked_at_again(folder: Path, seed: int) -> None:
+    """Its offset is known better and better; what each decision had seen stays what it was."""
+    random, plan = Random(seed), builders.plan()
+    spans = spans_of(plan)
+    master, sender = RunWriter(folder, "master", 1), Sender(folder, "worker")
+    window, seen = LiveWindow(spans, give_up_ns(plan.request_timeout_s)), {}
+    ahead_ns = 90 * SECOND  # our clock shows so much more than the worker's
+    for tick, (t_ns, _, _) in enumerate(drawn_traffic(sender, random, 25)):
+        if random.random() < 0.4:
+            offset_ns = ahead_ns + random.randrange(-SECOND // 50, SECOND // 50)
+            window.fold(sender.reporter.report(t_ns, offset_ns))
+        if tick % 10 == 9:
+            observed_ns = t_ns + ahead_ns
+            seen[tick] = window.observe(observed_ns, None)
+            rows = {name: [one.seq, one.at_ns, one.offset_ns] for name, one in window.seen.items()}
+            master.event("seen", tick=tick, observed_ns=observed_ns, rows=rows)
+    assert max(values[:, FEATURE_INDEX["request_rate_rps"]].max() for values in seen.values()) > 0
+    again = {one.tick: one.values for one in replay(read_run(folder, correct_clocks=False), plan)}
+    assert again.keys() == seen.keys()
+    for tick, values in seen.items():
+        np.testing.assert_array_equal(again[tick], values)
 
 
 def test_a_report_that_got_lost_is_noticed(folder: Path) -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from rl_hooks.export.facts import told
 from rl_hooks.row import DECISIONS, IN_FLIGHT, REQUESTS
 from rl_hooks.run_folder import (
     SEGMENT_BYTES,
     RunFolderError,
     RunWriter,
+    create_part,
     create_run_folder,
+    holds_lock,
+    read_incarnations,
     read_manifest,
     update_manifest,
 )
@@ -218,7 +222,7 @@ def test_rows_that_a_decision_had_seen_cannot_vanish_unnoticed(folder: Path) -> 
         file.unlink()
     (loss,) = read_run(folder).losses
     assert (loss.table, loss.missing_rows) == ("requests", 3)
-    assert loss.text.endswith("had written 3 rows by its last decision, 3 are missing")
+    assert loss.text.endswith("had written 3 rows by its last report, 3 are missing")
 
 
 def test_what_a_killed_process_had_in_flight_is_known_as_unknown(folder: Path) -> None:
@@ -241,6 +245,122 @@ def test_requests_of_others_are_left_in_flight_by_a_process_that_ends_in_order(f
     run = read_run(folder)
     assert [int(row["trace_lo"]) for row in run.in_flight] == [5]
     assert run.losses == ()
+    (folder / "in_flight" / f"{writer.incarnation}.board").unlink()
+    assert [loss.table for loss in read_run(folder).losses] == ["in_flight"]
+
+
+def test_rows_that_another_process_had_reported_cannot_vanish_unnoticed(folder: Path) -> None:
+    master, worker = RunWriter(folder, "master", 4), RunWriter(folder, "worker", 4)
+    for _ in range(3):
+        request(worker)
+    for tick, seq in enumerate((2, 3)):
+        master.event("seen", tick=tick, observed_ns=1, rows={worker.incarnation: [seq, 1]})
+    assert read_run(folder).losses == ()
+    for path in folder.glob(f"*/{worker.incarnation}*"):
+        path.unlink()
+    (loss,) = read_run(folder).losses
+    assert (loss.incarnation, loss.table, loss.missing_rows) == (worker.incarnation, "requests", 3)
+    text = f"{folder / 'requests'}: {worker.incarnation} had written 3 rows by its last report, 3 are missing"
+    assert loss.text == text
+
+
+def test_a_worker_that_left_nothing_is_missed_because_the_manifest_knows_it(folder: Path) -> None:
+    """As when the disk of a worker with a spool of its own is gone before anything was shipped."""
+    RunWriter(folder, "master", 4).close()
+    update_manifest(folder, incarnations={"worker.gone.12345678": {"requests": 7}, "worker.idle.1": {"requests": 0}})
+    (loss,) = read_run(folder).losses
+    assert (loss.incarnation, loss.missing_rows, loss.from_ns, loss.to_ns) == ("worker.gone.12345678", 7, None, None)
+    text = "worker.gone.12345678 had written 7 rows by its last report, 7 are missing"
+    assert loss.text == f"{folder / 'requests'}: {text}"
+
+
+@pytest.mark.parametrize("known", [[], {"worker": 7}, {"worker": {}}])
+def test_a_manifest_that_does_not_say_who_wrote_what_is_damaged(folder: Path, known: object) -> None:
+    update_manifest(folder, incarnations=known)
+    with pytest.raises(RunFolderError, match="it does not say what each of its incarnations has written"):
+        read_run(folder)
+
+
+def test_a_gap_is_known_by_whom_and_from_when_to_when(folder: Path) -> None:
+    writer = RunWriter(folder, "worker", 4)
+    for start_ns in (10, 20, 30, 40, 50):
+        request(writer, start_ns=start_ns)
+        writer.rotate()
+    writer.maintain()
+    writer.close()
+    for number in (1, 2, 4):
+        (folder / "requests" / f"{writer.incarnation}.{number:06}.seg").unlink()
+    inner, last = read_run(folder).losses
+    assert (inner.incarnation, inner.missing_rows, inner.from_ns, inner.to_ns) == (writer.incarnation, 2, 10, 40)
+    assert (last.missing_rows, last.from_ns, last.to_ns) == (1, 40, None)
+    when = "they were written after 1970-01-01T00:00:00.000000Z and before 1970-01-01T00:00:00.000000Z"
+    assert told(inner) == f"{inner.text}; {when}"
+
+
+def test_what_was_in_flight_cannot_vanish_unnoticed(folder: Path) -> None:
+    """Shipping puts the board of a killed process behind its last rows, so without it there may be more to come."""
+    writer = RunWriter(folder, "worker", 4)
+    request(writer)
+    file = folder / "in_flight" / f"{writer.incarnation}.board"
+    board = file.read_bytes()
+    file.unlink()
+    text = f"{file}: missing; it still writes, or its last rows and what it had in flight have not come here"
+    assert [loss.text for loss in read_run(folder).losses] == [text]
+    file.write_bytes(board)
+    writer.close()
+    file.unlink()
+    assert read_run(folder).losses == ()
+
+
+def test_a_segment_that_is_there_unsealed_and_sealed_is_read_once(folder: Path) -> None:
+    writer = RunWriter(folder, "worker", 4)
+    request(writer, start_ns=1)
+    unsealed = folder / "requests" / f"{writer.incarnation}.000000.open"
+    early = unsealed.read_bytes()
+    request(writer, start_ns=2)
+    writer.close()
+    unsealed.write_bytes(early)
+    run = read_run(folder)
+    assert list(run.requests["start_ns"]) == [1, 2]
+    assert run.losses == ()
+
+
+def test_a_process_holds_a_lock_until_it_has_closed_or_is_gone(folder: Path) -> None:
+    writer = RunWriter(folder, "local", 4)
+    assert [who.locked for who in read_incarnations(folder)] == [True]
+    assert holds_lock(folder, writer.incarnation)
+    writer.close()
+    assert not holds_lock(folder, writer.incarnation)
+    program = f"""
+import os, signal
+from pathlib import Path
+from rl_hooks.run_folder import RunWriter
+RunWriter(Path({str(folder)!r}), "worker", 4)
+input()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env=environment)
+    processes = folder / "processes"
+    while not list(processes.glob("worker.*.json")):
+        assert process.poll() is None
+    (name,) = (path.stem for path in processes.glob("worker.*.json"))
+    assert holds_lock(folder, name)
+    process.communicate(b"\n", timeout=60)
+    assert not holds_lock(folder, name)
+
+
+def test_a_part_of_a_run_has_no_manifest_and_may_be_there_already(tmp_path: Path) -> None:
+    part = tmp_path / "spool" / "run"
+    create_part(part)
+    create_part(part)
+    RunWriter(part, "worker", 4).close()
+    assert not (part / "manifest.json").exists()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunFolderError) as caught:
+        create_part(tmp_path / "file" / "run")
+    text = f"{tmp_path / 'file' / 'run'}: a part of the run cannot be written there (Not a directory)"
+    assert str(caught.value) == f"{text}; choose another place with --spool"
 
 
 def test_every_row_accepted_before_kill_9_is_read(folder: Path) -> None:

@@ -1,6 +1,9 @@
 """The dispatcher with Locust's own worker nodes, without users or network."""
 
+import inspect
 import logging
+import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -254,6 +257,22 @@ def test_the_default_options_are_built_once_and_are_locusts(monkeypatch: pytest.
     assert memoised() == original
     patches.memoise_default_options()
     assert argument_parser.default_args_dict is memoised
+
+
+def test_a_clock_that_is_set_is_no_silence_of_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(locust.runners), "time", time)
+    patches.measure_silence_steadily()
+    patches.measure_silence_steadily()
+    before = locust.runners.time.time()
+    assert abs(before - time.time()) < 5
+    monkeypatch.setattr(time, "time", lambda: before + 90)
+    assert locust.runners.time.time() - before < 60
+
+
+def test_locust_still_measures_silence_by_the_wall_clock() -> None:
+    """When this fails, Locust no longer needs `measure_silence_steadily`, or uses more of the module `time`."""
+    assert "time.time() - MASTER_HEARTBEAT_TIMEOUT" in inspect.getsource(WorkerRunner.heartbeat_timeout_checker)
+    assert set(re.findall(r"\btime\.(\w+)\(", inspect.getsource(locust.runners))) == {"time"}
 
 
 def test_locust_still_asks_for_the_default_options_with_every_spawn_message() -> None:

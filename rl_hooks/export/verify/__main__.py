@@ -13,6 +13,8 @@ from rl_hooks.export.verify.shoppers import CONFIDENCE, session_lines
 from rl_hooks.export.verify.timeline import user_lines
 from rl_hooks.run_folder import RunFolderError
 from rl_hooks.run_reader import Run, read_run
+from rl_hooks.stores.fetch import run_folders
+from rl_hooks.stores.store import StoreError
 from scenario.errors import ScenarioError
 from scenario.plan import Plan
 
@@ -28,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: all met; 1: something missed; 2: the folder cannot be read, with one message."""
     options = _parser().parse_args(arguments)
     try:
-        run = read_run(options.run)
-        lines = verify(run)
-    except (RunFolderError, ScenarioError, VerifyError) as error:
+        with run_folders([options.run], options.cache) as (folder,):
+            run = read_run(folder)
+            lines = verify(run)
+    except (RunFolderError, ScenarioError, StoreError, VerifyError) as error:
         print(f"verify: {error}", file=sys.stderr)
         return EXIT_UNREADABLE
     print("\n".join([*_head(run), "", *table(lines), "", *_conclusion(lines)]))
@@ -85,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare a run with its plan.",
         epilog="exit codes: 0 all met; 1 something missed; 2 cannot be read",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
+    parser.add_argument("run", metavar="RUN", help="the folder of a run, or s3://bucket/prefix/run_id")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="keeps runs of s3:// (default: a temporary folder)")
     return parser
 
 

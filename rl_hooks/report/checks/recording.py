@@ -9,6 +9,7 @@ from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.report.evidence import GIVE_RUN, Evidence, Floats
 from rl_hooks.report.state import Case
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
+from rl_hooks.run_clocks import process_clock
 
 GAUGES = (
     *("cpu_mean", "cpu_max", "memory_mean", "memory_max", "queue_sum", "queue_max"),
@@ -170,15 +171,21 @@ def generator(case: Case) -> Finding:
 
 
 def clock(case: Case) -> Finding:
-    readings = _events(case, "clock", ("uncertainty_s",))
+    readings = _events(case, "clock", ("offset_s", "uncertainty_s"))
     if isinstance(readings, str):
         return not_applicable(readings)
-    uncertainty_s = max(float(event["uncertainty_s"]) for event in readings)
+    whose: dict[str, list[Mapping[str, Any]]] = {}
+    for event in readings:
+        whose.setdefault(str(event.get("process", "")), []).append(event)
+    uncertainty_s = max(int(process_clock(events).uncertainty_ns.max()) for events in whose.values()) / 1e9
     share = uncertainty_s / case.evidence.interval_s
+    steps = _events(case, "clock_step", ("step_s",))
+    number = 0 if isinstance(steps, str) else len(steps)
     return Finding(
-        case.limits.clock_uncertainty.judge(share),
-        f"Clocks of the processes may be apart by {uncertainty_s * 1000:.1f} ms, {share:.0%} of a decision interval.",
-        {"uncertainty_s": uncertainty_s, "share_of_interval": share},
+        worst([case.limits.clock_uncertainty.judge(share), Verdict.WARN if number else Verdict.PASS]),
+        f"Clocks of the processes may be apart by {uncertainty_s * 1000:.1f} ms, {share:.0%} of a decision interval"
+        + (f"; {number} times a wall clock was set during the run." if number else "."),
+        {"uncertainty_s": uncertainty_s, "share_of_interval": share, "steps": number},
     )
 
 

@@ -30,6 +30,6 @@ def test_a_disk_that_is_full_at_the_start_is_no_run(tmp_path: Path, monkeypatch:
 def test_a_worker_that_does_not_see_the_folder_says_how_it_would(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError) as refused:
         join_folder(tmp_path / "elsewhere")
-    way_out = "give master and workers the same folder (a shared volume) with --run-folder"
+    way_out = "give all the same folder (a shared volume) with --run-folder, or each worker its own with --spool"
     assert str(refused.value).startswith(f"worker: {tmp_path / 'elsewhere'}: there is no such folder")
     assert str(refused.value).endswith(way_out)

@@ -374,6 +374,14 @@ def test_clocks_that_are_apart(good: Evidence) -> None:
         assert found(made.as_recorded(good, events=(*good.recorded[0].run.events, event)), "clock").verdict is verdict
 
 
+def test_a_clock_that_was_set_is_looked_at(good: Evidence) -> None:
+    readings = {"t_ns": builders.at(1), "kind": "clock", "offset_s": 0.0, "uncertainty_s": 0.001}
+    step = {"t_ns": builders.at(9), "kind": "clock_step", "process": "worker", "step_s": 90.0}
+    finding = found(made.as_recorded(good, events=(*good.recorded[0].run.events, readings, step)), "clock")
+    assert finding.verdict is WARN
+    assert finding.found.endswith("1 times a wall clock was set during the run.")
+
+
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
