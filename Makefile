@@ -4,11 +4,14 @@ BIN := .venv/bin
 INSTALLED := $(BIN)/.installed-run
 DEV := $(BIN)/.installed-dev
 FORMATS := $(BIN)/.installed-formats
+TRAINING := $(BIN)/.installed-training
+S3 := $(BIN)/.installed-s3-test
+DEPLOY := $(BIN)/.installed-deploy
 # Not in the lock file: a version of torch has other wheels, with other hashes, for CPU, CUDA and every index that
 # offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
 TORCH := torch==2.13.0
 
-.PHONY: help run test test-slow test-formats formats check sandbox virtual ui validation bench plan verify-run report lock clean
+.PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy formats training check sandbox virtual ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +31,9 @@ virtual: $(INSTALLED) ## record the 180 minutes in virtual time (under a minute)
 	$(BIN)/python -m rl_hooks.export runs/virtual
 	$(BIN)/python -m rl_hooks.report runs/virtual
 
+proof: $(TRAINING) ## record, train, judge, deploy, compare with every fixed strategy: about an hour, see docs/proof.md
+	$(BIN)/python -m training.proof
+
 ui: $(INSTALLED) ## start Locust's web UI on http://localhost:8089
 	$(BIN)/locust -f locustfile.py
 
@@ -43,13 +49,24 @@ report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
 	@$(BIN)/python -m rl_hooks.report "$(RUN)"
 
 test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not formats"
+	$(BIN)/python -m pytest -m "not slow and not formats and not training and not s3 and not kubernetes"
 
 test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not training and not s3 and not kubernetes"
 
 test-formats: $(DEV) $(FORMATS) ## run the tests of the formats with their own libraries
 	$(BIN)/python -m pytest -m formats
+
+test-training: $(DEV) $(TRAINING) ## run the tests of training, judging and serving policies
+	$(BIN)/python -m pytest -m training
+
+test-s3: $(DEV) $(S3) ## run the tests of shipping against a server that speaks S3
+	$(BIN)/python -m pytest -m s3
+
+test-deploy: $(DEV) $(DEPLOY) ## check the manifests against schemas, build the image and run it
+	$(BIN)/python -m pytest -m kubernetes
+
+training: $(TRAINING) ## install what training and serving policies need
 
 formats: $(FORMATS) ## install what the formats d4rl, d3rlpy and minari need, and what makes the export faster
 
@@ -70,6 +87,17 @@ lock: ## rewrite the lock files from pyproject.toml (needs uv)
 	echo torch | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 --extra formats --extra fast --excludes /dev/stdin pyproject.toml -c requirements-dev.lock \
 		-o requirements-formats.lock
+	echo torch | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --extra train --extra serve --excludes /dev/stdin pyproject.toml \
+		-c requirements-formats.lock -o requirements-training.lock
+	sed -n '/==/{/^python-dateutil/d;s/ \\$$//;p}' requirements.lock > .constraints  # boto3 wants an older one
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --extra s3 pyproject.toml -c .constraints -o requirements-s3.lock
+	rm .constraints
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --extra s3-test pyproject.toml -c requirements-s3.lock -o requirements-s3-test.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --extra deploy-test pyproject.toml -c requirements-dev.lock -o requirements-deploy.lock
 
 clean: ## remove the environment and caches; runs and logs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
@@ -87,11 +115,14 @@ $(DEV): requirements-dev.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
+$(S3) $(DEPLOY): $(BIN)/.installed-%: requirements-%.lock $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 # First torch with what it needs, then the rest at the versions of the lock file, without dependencies: they are all in
 # it but torch, which has no hash there.
-$(FORMATS): requirements-formats.lock $(INSTALLED)
+$(FORMATS) $(TRAINING): $(BIN)/.installed-%: requirements-%.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-		-r requirements-formats.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch $@

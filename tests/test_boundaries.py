@@ -56,6 +56,7 @@ VIRTUAL = (
     | {"sandbox.virtual", "scenario", "rl_hooks.control", "rl_hooks.policies", "rl_hooks.live", "rl_hooks.run_folder"}
     | {"rl_hooks.faults.agent", "rl_hooks.faults.schedule", "rl_hooks.record.decisions", "rl_hooks.record.recorder"}
 )
+LEARN = NUMERIC | {"torch", "training.network", "training.inputs", "training.settings", "training.transitions"}
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
 READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
 
@@ -80,6 +81,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.control": FACTS | LOOP | NUMERIC,
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
+    "rl_hooks.policies.turns": {"rl_hooks.policies.builtin"},
     "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},
     "rl_hooks.policies.onnx": FACTS | LOOP | FEATURES | NUMERIC | {"rl_hooks.policy_schema", "onnxruntime"},
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
@@ -111,18 +113,51 @@ RULES: dict[str, set[str]] = {
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
+    "training.__main__": {"training", "rl_hooks.export.errors"},
+    "training.actors": LEARN,
+    "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.decision", "rl_hooks.export.formats.d3rlpy_buffer"},
+    "training.claims": {"rl_hooks.decision"},
     "training.comparison": NUMERIC | {"training.estimators"},
     "training.estimators": ESTIMATES,
+    "training.evaluate": {
+        "training",
+        "rl_hooks.decision",
+        "rl_hooks.export",
+        "rl_hooks.policies",
+        "rl_hooks.run_folder",
+    },
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
+    "training.inputs": NUMERIC | {"rl_hooks.export.formats.encoding"},
     "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
     "training.serve": SERVE,
     "training.serving": SERVE,
     "training.serving.metrics": SERVE | {"prometheus_client"},
+    "training.live": NUMERIC
+    | {"pandas", "training", "rl_hooks.decision", "rl_hooks.export.bundle", "rl_hooks.export.errors", "scenario.errors"}
+    | {"rl_hooks.policies.turns", "rl_hooks.run_folder"},
+    "training.network": LEARN | {"onnx", "rl_hooks.decision", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.proof": {"training", "rl_hooks.decision", "scenario"},
+    "training.study": NUMERIC
+    | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}
+    | {"rl_hooks.run_folder"},
+    "training.settings": {"training.errors", "scenario.errors", "yaml"},
+    "training.train": LEARN
+    | FACTS
+    | {"training", "rl_hooks.observation", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.transitions": NUMERIC
+    | {
+        "training",
+        "rl_hooks.decision",
+        "rl_hooks.observation",
+        "rl_hooks.export.formats.source",
+        "rl_hooks.export.split",
+    },
+    "training.virtual": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.policies.named", "rl_hooks.version"},
     "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
     "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
-    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "onnxruntime"},
+    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "rl_hooks.policies"},
 }
 
 MODULES = {

@@ -565,7 +565,7 @@ REFUSED = {
             "--max-rows-lost -1: give a number of rows from 0 on\n",
             "--healthy is for the sandbox, and --host names another target; leave one of them out\n",
             "--processes 0: give a number of workers from 1 on, or leave it out\n",
-            "--logging-policy unifrom: is not a known name. Did you mean 'uniform'?",
+            "policy unifrom: is not a known name. Did you mean 'uniform'?",
             "--host ftp://x: not a URL of a web server; give one like http://localhost:8080/proxy\n",
         ],
     ),

@@ -37,7 +37,9 @@ def test_make_targets_that_are_named_exist(document: Path) -> None:
 def test_files_that_are_named_or_linked_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     named = re.findall(r"\]\(([^)#:]+)\)", text)
-    named += re.findall(r"`((?:configs|docs|rl_hooks|sandbox|shapes|tests|profiles|scenario)/[\w/.]+\.\w+)`", text)
+    named += re.findall(
+        r"`((?:configs|docs|rl_hooks|sandbox|shapes|tests|profiles|scenario|training)/[\w/.]+\.\w+)`", text
+    )
     assert [name for name in named if not ((document.parent / name).exists() or (ROOT / name).exists())] == []
 
 

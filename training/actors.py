@@ -28,7 +28,7 @@ def clone(data: Transitions, settings: Settings, seed: int) -> Learned:
     def update(rows: torch.Tensor) -> float:
         loss = cross_entropy(actor(batches.observations[rows]), batches.actions[rows])
         _descend(optimizer, loss)
-        return loss.item()
+        return float(loss.detach())
 
     return _learn(actor, data, settings, seed, update)
 
@@ -68,7 +68,7 @@ def awac(data: Transitions, settings: Settings, seed: int) -> Learned:
             weight = (advantage / settings.temperature).exp().clamp(max=settings.largest_weight)
         loss = -(weight * preferences.gather(1, taken)[:, 0]).mean()
         _descend(of_actor, loss)
-        return loss.item()
+        return float(loss.detach())
 
     return _learn(actor, data, settings, seed, update)
 

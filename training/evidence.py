@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,8 @@ class Evidence:
     next_raw: Array  # (n, features) at the next decision
     observations: Array  # (n, columns) encoded, with the statistics of the first bundle
     next_observations: Array  # (n, columns)
+    window_s: float
+    decision_interval_s: float
     runs: tuple[str, ...]
     logging_policies: tuple[str, ...]
     carry_over: int | None  # last lag in steps at which an action still has an effect; None: it cannot be told
@@ -51,6 +54,8 @@ def read(paths: Sequence[Path], part: str) -> Evidence:
         next_raw=next_raw,
         observations=encoding.encode(raw),
         next_observations=encoding.encode(next_raw),
+        window_s=float(bundles[0].facts["windows_s"]["window"]),
+        decision_interval_s=float(bundles[0].facts["decision_interval_s"]),
         runs=tuple(sorted(frame["run_id"].unique())),
         logging_policies=tuple(sorted(frame["logging_policy"].unique())),
         carry_over=_carry_over(paths),
@@ -94,6 +99,10 @@ def _unlike(bundles: Sequence[Bundle]) -> list[str]:
     for bundle in bundles:
         if bundle.encoding.features != first.encoding.features or bundle.actions != ACTIONS:
             problems.append(f"{bundle.path}: other features or actions than {first.path}; export both again")
+        if _seconds(bundle) != _seconds(first):
+            problems.append(
+                f"{bundle.path}: other windows or decision intervals than {first.path}; judge them one by one"
+            )
         if bundle.facts["reward_weights_sha256"] != first.facts["reward_weights_sha256"]:
             problems.append(f"{bundle.path}: other reward weights than {first.path}; judge them one by one")
         for run in bundle.facts["runs"]:
@@ -101,6 +110,10 @@ def _unlike(bundles: Sequence[Bundle]) -> list[str]:
                 problems.append(f"{bundle.path}: run {run['run_id']} is also in {seen[run['run_id']]}; give it once")
             seen[run["run_id"]] = bundle.path
     return problems
+
+
+def _seconds(bundle: Bundle) -> tuple[Any, Any]:
+    return bundle.facts["windows_s"], bundle.facts["decision_interval_s"]
 
 
 def _unfit(frame: pd.DataFrame) -> list[str]:

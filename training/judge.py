@@ -24,7 +24,7 @@ from training import estimators
 from training.errors import TrainingError
 from training.estimators import Estimate, Limits, Log
 from training.evidence import PARTS, Evidence, read
-from training.targets import NAMES, UNIFORM, target_probabilities
+from training.targets import NAMES, UNIFORM, check_fit, target_probabilities
 
 EXIT_OK, EXIT_REFUSED = 0, 2
 BACK = (2, 3)  # actions that partial histories look back
@@ -78,6 +78,7 @@ def judge(policy: str, paths: Sequence[Path], part: str, with_model: bool = True
     if with_model and importlib.util.find_spec("torch") is None:
         raise TrainingError("fitted Q evaluation needs torch: install the extra `train`, or leave it out with --no-fqe")
     evidence = read(paths, part)
+    check_fit(policy, evidence.window_s, evidence.decision_interval_s)
     answers = _answers(list(dict.fromkeys((policy, *NAMES))), evidence, with_model)
 
     def told(answer: Answer) -> Estimate:

@@ -14,7 +14,7 @@ PANEL_LEFT, PANEL_TOP, PANEL_HEIGHT = 62, 64, 260
 ROW = 30
 
 _STYLE = """<style>
-svg { color-scheme: light dark; background: #ffffff; font: 12px system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
+svg { background: #ffffff; font: 12px system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
 text { fill: #1b1f24; } .tick, .phase-name { fill: #57606a; font-size: 11px; }
 .grid { stroke: #d0d7de; stroke-width: .7; } .axis { stroke: #57606a; stroke-width: 1.2; } .line { stroke-width: 3; }
 .c1 { stroke: #0b62c4; fill: #0b62c4; } .c2 { stroke: #b35900; fill: #b35900; } .c3 { stroke: #c2255c; fill: #c2255c; }
@@ -29,10 +29,12 @@ def differences(found: Comparison, measure: str) -> str:
     ends = [0.0, *(end for one in known.values() for end in (one.low, one.high))]
     x = _scale(*_room(min(ends), max(ends)), LEFT, WIDTH - RIGHT)
     bottom = 34 + ROW * len(found.differences)
-    parts = [f'<text x="12" y="18">{escape(_title(found, measure))}</text>']
+    parts = [f'<text x="12" y="18">{escape(fit(_title(found, measure), WIDTH - 24))}</text>']
     for tick in ticks(*_room(min(ends), max(ends)), 6):
         parts.append(_line("grid", x(tick), x(tick), 28, bottom))
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{tick:+g}</text>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{_signed(tick)}</text>'
+        )
     parts.append(_line("axis", x(0), x(0), 28, bottom))
     for number, other in enumerate(found.differences):
         y = 34 + (number + 0.5) * ROW
@@ -126,6 +128,10 @@ def _beginnings(spans: Sequence[Span], x: Callable[[float], float], bottom: floa
             f'<text class="phase-name" x="{x(span.start_min) + 3:.1f}" y="{PANEL_TOP - 4}">{escape(name)}</text>'
         )
     return parts
+
+
+def _signed(value: float) -> str:
+    return f"{value:+g}" if value else "0"
 
 
 def _line(style: str, x1: float, x2: float, y1: float, y2: float) -> str:

@@ -87,8 +87,7 @@ def _problems(key: str, value: Any) -> list[str]:
     if key not in names:
         return [f"{key}: is not known; {suggestion(key, names)}"]
     if key == "hidden":
-        sizes = value if isinstance(value, list) and value else [None]
-        if all(_is_whole(size) and 1 <= size <= 4096 for size in sizes):
+        if isinstance(value, list) and value and all(_is_whole(size) and 1 <= size <= 4096 for size in value):
             return []
         return [f"hidden: must be a list of whole numbers from 1 to 4096, for example [64, 64], found {value!r}"]
     low, high = _RANGES[key]

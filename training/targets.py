@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from rl_hooks.decision import ACTION_INDEX, ACTIONS
+from rl_hooks.policies import named
+from rl_hooks.policies.builtin import PolicyError
+from rl_hooks.policies.onnx import OnnxPolicy
 from training.errors import TrainingError
 from training.estimators import Array, Floats
 
@@ -29,25 +32,25 @@ def target_probabilities(policy: str, raw_observations: Array) -> Floats:
     return probabilities
 
 
+def check_fit(policy: str, window_s: float, decision_interval_s: float) -> None:
+    """Raises TrainingError when a policy file was made for observations with other windows, in real seconds."""
+    if policy not in NAMES:
+        try:
+            named.check_fit(_read(policy), window_s, decision_interval_s)
+        except PolicyError as error:
+            raise TrainingError(str(error)) from error
+
+
 def _greedy(policy: str, raw_observations: Array) -> Array:
-    path = Path(policy)
-    if not path.is_file():
-        raise TrainingError(f"{policy}: neither a policy file nor one of {', '.join(NAMES)}")
     try:
-        import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidProtobuf
-    except ImportError as error:
-        raise TrainingError(f"{policy}: reading it needs onnxruntime ({error}); install the extra `train`") from error
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        (values,) = session.run(["action_values"], {"observation": raw_observations.astype(np.float32)})
-    except (Fail, InvalidArgument, InvalidProtobuf, ValueError) as error:
-        width = raw_observations.shape[1]
-        want = f"it has to map observation (batch, {width}) to action_values (batch, {len(ACTIONS)})"
-        raise TrainingError(f"{policy}: not a policy for this data, {want} ({error})") from error
-    if values.shape != (len(raw_observations), len(ACTIONS)) or not np.isfinite(values).all():
-        raise TrainingError(
-            f"{policy}: action_values is {values.shape} or not finite; it has to be a number per action"
-        )
-    chosen: Array = values.argmax(axis=1)
+        chosen: Array = _read(policy).values(raw_observations).argmax(axis=1)
+    except PolicyError as error:
+        raise TrainingError(str(error)) from error
     return chosen
+
+
+def _read(policy: str) -> OnnxPolicy:
+    """Raises PolicyError for a file that is no policy."""
+    if not Path(policy).is_file():
+        raise TrainingError(f"{policy}: neither a policy file nor one of {', '.join(NAMES)}")
+    return OnnxPolicy(policy)

@@ -1,6 +1,8 @@
 """From a bundle to a policy: learn several networks, choose when to stop by validation, write the policy."""
 
+import contextlib
 import importlib
+import io
 import json
 import math
 import time
@@ -149,7 +151,8 @@ def _schema(trained: Trained, material: Material) -> PolicySchema:
 
 def _learner(algorithm: str) -> Learner:
     module, _, name = LEARNERS[algorithm].partition(":")
-    learner: Learner = getattr(importlib.import_module(module), name)
+    with contextlib.redirect_stderr(io.StringIO()):  # a dependency of d3rlpy prints there that it is unmaintained
+        learner: Learner = getattr(importlib.import_module(module), name)
     return learner
 
 

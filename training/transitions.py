@@ -56,7 +56,7 @@ class Material:
 
     @property
     def columns(self) -> int:
-        return self.train.observations.shape[1]
+        return int(self.train.observations.shape[1])
 
 
 def read_material(path: Path) -> Material:

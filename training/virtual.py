@@ -18,14 +18,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from rl_hooks.decision import ACTIONS
 from rl_hooks.policies.named import make_policy
 from rl_hooks.version import VERSION
+from training.comparison import Comparison, paired
 from training.errors import TrainingError
-from training.outcome import Outcome, read_outcome
+from training.outcome import MEASURES, Outcome, read_outcome
 
-FIXED = ACTIONS
-UNIFORM = "uniform"
+Floats = npt.NDArray[np.float64]
+
+OTHERS = (*ACTIONS, "uniform")
+"""What a policy is compared with: every fixed strategy, and uniform."""
 
 
 @dataclass(frozen=True)
@@ -121,3 +127,33 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 def _safe(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:80]
+
+
+def compare(policy: str, seeds: Sequence[int], found: Mapping[Job, Mapping[str, Any]], world: World) -> Comparison:
+    """The policy against all others that ran the same seeds, paired by seed."""
+    texts = list(dict.fromkeys(job.policy for job in found))
+    names = {text: str(found[Job(text, seeds[0])]["key"]["policy"]) for text in texts}
+
+    def values(text: str, measure: str) -> Floats:
+        return np.array([found[Job(text, seed)]["measures"][measure] for seed in seeds])
+
+    return Comparison(
+        chosen=names[policy],
+        values={names[text]: {name: float(values(text, name).mean()) for name in MEASURES} for text in texts},
+        differences={
+            names[text]: {name: paired(values(policy, name), values(text, name)) for name in MEASURES}
+            for text in texts
+            if text != policy
+        },
+        about={
+            "compared": "in virtual time, every policy alone in the worlds of all seeds, paired by seed",
+            "scenario": f"{world.scenario_file}, time scale {world.time_scale:g}, user scale {world.user_scale:g}",
+            "seeds": f"{seeds[0]} to {seeds[-1]}",
+        },
+        shares={names[text]: _shares([found[Job(text, seed)]["actions"] for seed in seeds]) for text in texts},
+    )
+
+
+def _shares(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Floats]:
+    """phase -> (actions,), the mean over the runs."""
+    return {phase: np.mean([[run[phase][name] for name in ACTIONS] for run in runs], axis=0) for phase in runs[0]}

@@ -61,6 +61,23 @@ def test_the_peak_load_is_the_busiest_phases() -> None:
     assert {product["sku"] for product in load["products"]} == {p.sku for p in setup.plan.scenario.catalogue}
 
 
+def test_turns_are_scheduled_before_the_run_written_into_its_manifest_and_told() -> None:
+    setup = make_setup(options("--logging-policy", "turns:least_loaded,uniform"), NOWHERE)
+    turns = setup.facts["turns"]
+    plan = setup.plan
+    assert [row["first_tick"] for row in turns[1:]] == [row["last_tick"] + 1 for row in turns[:-1]]
+    assert (turns[-1]["last_tick"] + 1) * plan.decision_interval_s == plan.duration_s
+    assert list(dict.fromkeys(row["phase"] for row in turns)) == [phase.name for phase in plan.phases]
+    assert "turns: 36 blocks in 6 strata: fixed:least_loaded 18, uniform 18" in setup.describe()
+    assert "turns" not in make_setup(options(), NOWHERE).facts
+
+
+def test_turns_that_the_run_is_too_short_for_are_refused_before_it() -> None:
+    many = "turns:uniform,least_loaded,round_robin,sticky,backpressure,circuit_breaker,sticky:0.1"
+    with pytest.raises(SetupError, match="of 60 s: the run has 6, and there are 7 policies; make the run longer"):
+        make_setup(options("--scenario-file", "quick_validation_config.yaml", "--logging-policy", many), NOWHERE)
+
+
 class Trained(Uniform):
     """A policy that was trained for decisions every 2 s."""
 

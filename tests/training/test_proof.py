@@ -1,0 +1,62 @@
+"""The whole proof in small: every step with the real thing, also the live one; and going on where it was."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+from training import proof
+
+pytest.importorskip("torch", reason="needs the extra `train`: make test-training")
+pytest.importorskip("d3rlpy", reason="needs the extra `train`: make test-training")
+
+pytestmark = [pytest.mark.training, pytest.mark.slow]
+
+SCENARIO = Path(__file__).with_name("turns.yaml")
+SMALL = "steps: 300\nmembers: 1\ncheckpoints: 1\n"
+
+
+def prove(out: Path, config: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--time-scale", "4", "--days", "2", "--seeds", "2", "--live-seeds", "1", "--config", str(config)]
+    command = [sys.executable, "-m", "training.proof", "--out", str(out), "--scenario-file", str(SCENARIO), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(900)
+def test_a_small_proof_from_recording_to_claims(tmp_path: Path) -> None:
+    config, out = tmp_path / "small.yaml", tmp_path / "proof"
+    config.write_text(SMALL, encoding="utf-8")
+    first = prove(out, config)
+    assert first.returncode == 0, first.stdout + first.stderr
+    claims = json.loads((out / "proof.json").read_text(encoding="utf-8"))["claims"]
+    assert len(claims) == 6
+    assert {one["verdict"] for one in claims} <= {"holds", "does not hold", "open"}
+    evaluation = json.loads((out / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    live = json.loads((out / "live.json").read_text(encoding="utf-8"))
+    assert evaluation["policy"] == live["policy"]
+    assert len(evaluation["differences"]) == 7  # six fixed strategies and uniform
+    algorithms = json.loads((out / "algorithms" / "evaluation.json").read_text(encoding="utf-8"))
+    assert [name.split(":")[1].split("-")[0] for name in algorithms["values"] if name.startswith("onnx:")] == [
+        "awac",
+        "cql",
+        "cloning",
+    ]
+    for step in ("sandbox.virtual", "rl_hooks.export", "training.judge", "rl_training_executor.py", "training.live"):
+        assert f"{step} " in first.stdout
+
+    again = prove(out, config)
+    assert again.returncode == 0
+    assert "$ python" not in again.stdout  # nothing is made twice
+    assert json.loads((out / "proof.json").read_text(encoding="utf-8"))["claims"] == claims
+
+
+def test_numbers_that_make_no_proof_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert proof.main(["--days", "0", "--seeds", "1", "--live-seeds", "-1"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "proof: --days: must be 1 or more",
+        "  --seeds: must be 2 or more",
+        "  --live-seeds: must be 0 or more",
+    ]

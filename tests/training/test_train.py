@@ -1,0 +1,164 @@
+"""Learners find what is best in data where it is known, and what is written decides as what was learned."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rl_hooks.export.bundle import write_bundle
+from rl_hooks.export.dataset import assemble
+from tests import builders
+from training.errors import TrainingError
+from training.settings import ALGORITHMS, Settings
+
+pytest.importorskip("torch", reason="needs the extra `train`: make test-training")
+pytest.importorskip("d3rlpy", reason="needs the extra `train`: make test-training")
+
+import torch
+
+from training import train
+from training.__main__ import main
+from training.network import Average, make_network, values_of
+from training.transitions import Material, Transitions, read_material
+
+pytestmark = [
+    pytest.mark.training,
+    # d3rlpy's own dependencies warn about themselves.
+    pytest.mark.filterwarnings("default"),
+]
+
+QUICK = replace(Settings(), steps=600, members=2, checkpoints=2, hidden=(32,))
+COLUMNS = 3
+
+
+def transitions(rng: np.random.Generator, episodes: int, wanted: Mapping[str, Any]) -> Transitions:
+    """Episodes of ten steps of a world with two places, seen as -1 and 1 in the first column; actions are uniform.
+
+    Action 0 pays 1 now and leads to the bad place, where nothing pays; action 1 pays nothing and leads to the good one,
+    where action 0 pays 1; all others stay where they are and pay nothing. `delayed`: being in the good place pays 2 by
+    itself, so that it is better to go there and to stay.
+    """
+    steps, parts = 10, []
+    for _ in range(episodes):
+        place, seen, actions, rewards = rng.integers(2), [], rng.integers(0, 6, steps), []
+        for action in actions:
+            seen.append(place)
+            rewards.append(place * (2.0 if wanted["delayed"] else 0.0) + (place == 1) * (action == 0))
+            place = 0 if action == 0 else 1 if action == 1 else place
+        seen.append(place)
+        parts.append((np.array(seen), actions, np.array(rewards)))
+    observed = [_see(rng, places) for places, _, _ in parts]
+    return Transitions(
+        observations=np.concatenate([one[:-1] for one in observed]),
+        next_observations=np.concatenate([one[1:] for one in observed]),
+        actions=np.concatenate([actions for _, actions, _ in parts]),
+        rewards=np.concatenate([rewards for _, _, rewards in parts]).astype(np.float32),
+        episodes=tuple(slice(10 * number, 10 * number + 10) for number in range(episodes)),
+    )
+
+
+def _see(rng: np.random.Generator, places: Any) -> Any:
+    noise = rng.normal(size=(len(places), COLUMNS - 1))
+    return np.column_stack((2.0 * places - 1.0, noise)).astype(np.float32)
+
+
+def learned(algorithm: str, *, delayed: bool, settings: Settings = QUICK) -> Any:
+    data = transitions(np.random.default_rng(1), 300, {"delayed": delayed})
+    torch.set_num_threads(1)
+    *_, (_, network, _) = train._learner(algorithm)(data, settings, 1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """Of a synthetic run, as the exporter writes it."""
+    out = tmp_path_factory.mktemp("training") / "bundle"
+    plan = builders.plan(phases={"morning": 8.0, "evening": 8.0})
+    write_bundle(assemble([builders.random_run(count=20_000, planned=plan)]), out)
+    return read_material(out)
+
+
+PLACES = np.array([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], np.float32)
+
+
+@pytest.mark.parametrize("algorithm", ["cql", "awac"])
+def test_the_action_that_pays_later_is_learned(algorithm: str) -> None:
+    bad, good = values_of([learned(algorithm, delayed=True)], PLACES)
+    assert bad.argmax() == 1
+    assert good.argmax() != 0
+
+
+def test_without_a_look_ahead_it_is_not() -> None:
+    _, good = values_of([learned("cql", delayed=True, settings=replace(QUICK, gamma=0.0))], PLACES)
+    assert good.argmax() == 0
+
+
+def test_cloning_says_how_often_actions_were_logged() -> None:
+    values = values_of([learned("cloning", delayed=False)], PLACES)
+    shares = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+    assert np.abs(shares - 1 / 6).max() < 0.05
+
+
+def test_the_average_of_weights_is_their_mean() -> None:
+    networks = [make_network(COLUMNS, (4,)) for _ in range(3)]
+    average = Average()
+    for network in networks:
+        average.add(list(network.parameters()))
+    mean = [torch.stack(parts).mean(0) for parts in zip(*(network.parameters() for network in networks), strict=True)]
+    for found, wanted in zip(average.network(COLUMNS, (4,)).parameters(), mean, strict=True):
+        assert torch.allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_is_written_decides_as_what_was_learned(algorithm: str, material: Material, tmp_path: Path) -> None:
+    source = material
+    trained = train.train(source, algorithm, replace(QUICK, steps=60, members=1, checkpoints=1), lambda _: None)
+    policy = train.write(trained, source, tmp_path / "policy")
+    part = source.bundle.parts["validation"]
+    raw = part.frame[[f"obs.{name}" for name in part.encoding.features]].to_numpy(np.float32).copy()
+    raw[0], raw[1] = np.nan, 1e9
+    wanted = values_of(trained.members, source.inputs.encode(raw))
+    if algorithm == "cql":
+        wanted = wanted * (1 - trained.settings.gamma) * source.reward_std + source.reward_mean
+    assert np.abs(policy.values(raw) - wanted).max() < 1e-4
+    assert policy.schema.normalization.used == tuple(float(used) for used in source.inputs.used)
+    assert policy.schema.data["data/transitions/train-00000-of-00001.parquet"]
+    metrics = json.loads((tmp_path / "policy" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["chosen_steps"] == 60
+    assert sum(metrics["action_shares"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_same_seed_learns_the_same(algorithm: str) -> None:
+    few = replace(QUICK, steps=60)
+    one, other = (learned(algorithm, delayed=False, settings=few) for _ in range(2))
+    assert np.array_equal(values_of([one], PLACES), values_of([other], PLACES))
+
+
+def test_the_checkpoint_with_the_best_score_on_validation_is_chosen(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.7, 0.1])
+    monkeypatch.setattr(train, "score", lambda *_: next(scores))
+    settings = replace(QUICK, steps=90, members=1, checkpoints=3, average_from=0.0)
+    trained = train.train(material, "cloning", settings, lambda _: None)
+    assert [one["steps"] for one in trained.metrics["checkpoints"]] == [30, 60, 90]
+    assert trained.metrics["chosen_steps"] == 60
+
+
+def test_a_bundle_that_teaches_nothing_is_refused_with_all_reasons(bundle: Path) -> None:
+    with pytest.raises(TrainingError) as refusal:
+        read_material(bundle)
+    first, *reasons = str(refusal.value).splitlines()
+    assert first == f"{bundle}: cannot be trained on"
+    assert any("transitions, 1000 are needed: record longer" in reason for reason in reasons)
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"training: {tmp_path / 'nothing'}: not a bundle")
+    assert not (tmp_path / "out").exists()
