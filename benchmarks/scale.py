@@ -1,6 +1,7 @@
 """What a master costs: its CPU per worker, and per 1,000 requests/s whose rows the workers report to it.
 
     python -m benchmarks.scale [--seconds 10]
+    python -m benchmarks.scale --clusters           what clusters need at the prices below, as in docs/scale.md
 
 The master is a real one in this process (Locust's runner, its statistics, our window, a decision every two seconds told
 to every worker). The workers are a process of their own that sends what real ones send, over real sockets: heartbeats,
@@ -31,7 +32,7 @@ from rl_hooks.observation import Spans
 from rl_hooks.record.clocks import ASK_EVERY_S, ASK_MESSAGE, answer_clocks
 from rl_hooks.record.recording import DECISIONS_MESSAGE, ROWS_MESSAGE
 from rl_hooks.report_rows import Report
-from rl_hooks.row import REQUESTS
+from rl_hooks.row import IN_FLIGHT, REQUESTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SPANS = Spans.of_seconds(10.0, 2.0)
@@ -43,7 +44,12 @@ WARM_UP_S = 12.0  # a window full, so that as much leaves it as enters
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10.0)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--clusters", action="store_true", help="measure nothing, print the table of docs/scale.md")
+    options = parser.parse_args()
+    if options.clusters:
+        print("\n".join(cluster_table()))
+        return 0
+    seconds = options.seconds
     master = Master()
     print("workers  requests/s  master's CPU, ms/s  a decision, ms")
     measured = [(workers, rps, *master.cost(workers, rps, seconds)) for workers, rps in CELLS]
@@ -56,6 +62,51 @@ def main() -> int:
     base, worker, rows = np.linalg.lstsq(points, np.array([cell[3] for cell in measured]), rcond=None)[0]
     print(f"{base:.1f} ms/s, and {worker:.2f} per worker, and {rows:.1f} per 1,000 requests/s")
     return 0
+
+
+# -- what clusters need -----------------------------------------------------------------------------------------------
+
+# Measured, see docs/scale.md.
+MASTER_MS, MASTER_MS_PER_WORKER, MASTER_MS_PER_1000_RPS = 7.8, 1.2, 5.8  # CPU per second
+DECISION_MS_PER_1000_RPS = 9.2  # of a decision every two seconds; the master does nothing else meanwhile
+WORKER_US = 500  # CPU per request, with the shopper's own thinking
+EXPORT_NS = 200  # CPU per request, without the extra `fast`
+# Assumed.
+WORKER_LOAD = 0.6  # of a core: beyond it users wait for each other
+RUN_RPS = 50_000  # a decision then takes under a quarter of its interval
+USER_RPS = 0.5  # requests per second and user
+
+CLUSTERS_RPS = (1_000, 10_000, 50_000, 100_000, 300_000, 1_000_000)
+
+
+def cluster_table() -> list[str]:
+    """One line of Markdown per size of cluster."""
+    head = ("requests/s", "workers", "runs", "workers per run", "master, core", "decision, ms", "to a master, MB/s")
+    head += ("all rows, GB/h", "export, core min per h")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return lines + [f"| {' | '.join(_needs(rps))} |" for rps in CLUSTERS_RPS]
+
+
+def _needs(rps: int) -> list[str]:
+    workers = -(-rps * WORKER_US // round(1e6 * WORKER_LOAD))
+    runs = -(-rps // RUN_RPS)
+    per_run, thousands = -(-workers // runs), rps / runs / 1000
+    master_ms = MASTER_MS + MASTER_MS_PER_WORKER * per_run + MASTER_MS_PER_1000_RPS * thousands
+    bytes_per_request = REQUESTS.row_bytes + IN_FLIGHT.row_bytes / ROWS_EVERY_S / USER_RPS
+    return [
+        f"{rps:,}",
+        f"{workers:,}",
+        f"{runs}",
+        f"{per_run}",
+        f"{master_ms / 1000:.2f}",
+        f"{DECISION_MS_PER_1000_RPS * thousands:.0f}",
+        f"{bytes_per_request * thousands / 1000:.1f}",
+        f"{rps * REQUESTS.row_bytes * 3600 / 1e9:,.1f}",
+        f"{rps * 3600 * EXPORT_NS / 1e9 / 60:.1f}",
+    ]
+
+
+# -- the master -------------------------------------------------------------------------------------------------------
 
 
 class Idle(User):

@@ -5,6 +5,7 @@ by libfaketime, which leaves the monotonic clock alone here.
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ class Lab:
     """Hosts by their names, from entering to leaving. This process reaches all of them over the bridge."""
 
     def __init__(self, *hosts: str) -> None:
-        self._tag = f"lab{os.getpid() % 100_000}"
+        self._tag = f"lab{secrets.token_hex(3)}"  # links outlive their namespace for a moment
         self._net = f"10.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}"
         self._hosts = hosts
 
@@ -53,6 +54,7 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         for host in self._hosts:
+            _run("ip", "link", "del", self._link(host), check=False)
             _run("ip", "netns", "del", self._namespace(host), check=False)
         _run("ip", "link", "del", self._tag, check=False)
 

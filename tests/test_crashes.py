@@ -23,7 +23,7 @@ from tests.processes import ROOT, TIMEOUT_S, Locust, Sandbox, free_port, sandbox
 from tests.replayed import check_replay
 from tests.team import Team, follows_the_master, roles, workers_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 LEAVE_WITHIN_S = 15
 SLOW_MACHINE_S = 15  # on top of it, where tests have to share two processors

@@ -235,7 +235,7 @@ def test_all_wrong_options_are_said_at_once(sandbox: Sandbox, tmp_path: Path) ->
     assert done.returncode == 2
     for line in (
         "time_scale: -1 is not a number between 0.000001 and 1000000. Give one such as 1 or 0.5.",
-        "--logging-policy unifrom: is not a known name. Did you mean 'uniform'?",
+        "policy unifrom: is not a known name. Did you mean 'uniform'?",
         "--metrics-source sandbx: is not a known name. Did you mean 'sandbox'?",
         "--actuator os:path: is a module; name a class or a function that makes one",
     ):

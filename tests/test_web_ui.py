@@ -139,7 +139,7 @@ WRONG = [
     ({"no_faults": "perhaps"}, "no_faults: 'perhaps' is neither true nor false. Tick the box or leave it."),
     ({"fault_injector": "sandbx"}, "--fault-injector sandbx: is not a known name. Did you mean 'sandbox'?"),
     ({"decision_interval": "often"}, "decision_interval: 'often' is not a number. Give one such as 1 or 0.5."),
-    ({"logging_policy": "unifrom"}, "--logging-policy unifrom: is not a known name. Did you mean 'uniform'?"),
+    ({"logging_policy": "unifrom"}, "policy unifrom: is not a known name. Did you mean 'uniform'?"),
     ({"host": NOT_THERE}, f"target {NOT_THERE}: 5 of 5 services are not ready"),
 ]
 

@@ -51,9 +51,20 @@ def test_rows_of_another_clock_are_moved_everywhere(tmp_path: Path) -> None:
     assert run.events[0]["t_ns"] - recorded.events[0]["t_ns"] == SECOND // 5
 
 
+def test_batches_come_in_order_of_the_common_clock(tmp_path: Path) -> None:
+    """The worker's rows lie before the master's by its own clock, and behind them by the master's."""
+    run = worker_with(tmp_path / "run", (100.0, 0.001))
+    near = Sender(run.path, "local")
+    near.end(near.send(0, 50 * SECOND), 50 * SECOND + 1000)
+    first, second = read_run(run.path).batches()
+    assert first["start_ns"].tolist() == [50 * SECOND]
+    assert second["start_ns"].min() == first.complete_ns == 101 * SECOND
+
+
 def test_clocks_that_cannot_be_told_apart_are_left_alone(tmp_path: Path) -> None:
     run = worker_with(tmp_path / "run", (0.0004, 0.0005), (-0.0003, 0.0005))
     assert run.requests["start_ns"].tolist() == [second * SECOND for second in range(1, 6)]
+    assert run.in_flight["start_ns"].tolist() == [7 * SECOND]
     (known,) = clocks(run)
     assert (known["corrected"], known["offset_s"], known["uncertainty_s"]) == (False, -0.0003, 0.0005)
 
