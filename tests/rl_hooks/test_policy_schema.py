@@ -65,7 +65,7 @@ def test_what_is_missing_is_said_once(missing: str) -> None:
     [
         ({"actions": (*ACTIONS[:5], ACTIONS[0])}, "actions: names that are all different are needed, found ["),
         (
-            {"normalization": Normalization(("obs.cpu",), (0.0,), (1.0,))},
+            {"normalization": Normalization(("obs.cpu",), (0.0,), (1.0,), (0.0,), (0.0,), (1.0,))},
             (
                 "normalization.columns: obs.<name> of every feature in their order is needed, then known.<name> of "
                 "those that can be missing"
