@@ -11,6 +11,8 @@ DEPLOY := $(BIN)/.installed-deploy
 # offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
 TORCH := torch==2.13.0
 
+LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
+
 .PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy formats training check sandbox virtual ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
@@ -75,29 +77,20 @@ check: $(DEV) ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(DEV) ## measure recording, throughput, export and virtual time; fails when a target is missed
-	@missed=0; for name in recording throughput export virtual; do $(BIN)/python -m benchmarks.$$name || missed=1; done; \
+bench: $(DEV) $(TRAINING) ## measure what recording, export, virtual time, policies and a master cost; fails when a target is missed
+	@missed=0; for name in recording throughput export virtual policy scale; do $(BIN)/python -m benchmarks.$$name || missed=1; done; \
 		exit $$missed
 
 lock: ## rewrite the lock files from pyproject.toml (needs uv)
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
-	echo torch | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 --extra formats --extra fast --excludes /dev/stdin pyproject.toml -c requirements-dev.lock \
-		-o requirements-formats.lock
-	echo torch | uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 --extra train --extra serve --excludes /dev/stdin pyproject.toml \
+	$(LOCK) --extra s3 pyproject.toml -o requirements-s3.lock  # first: boto3 asks for older packages than the rest
+	$(LOCK) pyproject.toml -c requirements-s3.lock -o requirements.lock
+	$(LOCK) --extra dev pyproject.toml -c requirements-s3.lock -o requirements-dev.lock
+	$(LOCK) --extra s3-test pyproject.toml -c requirements-dev.lock -o requirements-s3-test.lock
+	$(LOCK) --extra deploy-test pyproject.toml -c requirements-dev.lock -o requirements-deploy.lock
+	echo torch | $(LOCK) --extra formats --extra fast --excludes /dev/stdin pyproject.toml \
+		-c requirements-dev.lock -o requirements-formats.lock
+	echo torch | $(LOCK) --extra train --extra serve --excludes /dev/stdin pyproject.toml \
 		-c requirements-formats.lock -o requirements-training.lock
-	sed -n '/==/{/^python-dateutil/d;s/ \\$$//;p}' requirements.lock > .constraints  # boto3 wants an older one
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 --extra s3 pyproject.toml -c .constraints -o requirements-s3.lock
-	rm .constraints
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 --extra s3-test pyproject.toml -c requirements-s3.lock -o requirements-s3-test.lock
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 --extra deploy-test pyproject.toml -c requirements-dev.lock -o requirements-deploy.lock
 
 clean: ## remove the environment and caches; runs and logs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
