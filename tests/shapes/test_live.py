@@ -16,7 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-DEADLINE_S = 60  # generous: reached in a few seconds on an idle machine
+DEADLINE_S = 120.0  # a busy machine is slow, and a hang is a hang
 HELD_S = 2.0
 
 RAMP_S = 1.0

@@ -115,7 +115,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         "--host nowhere: not a URL of a web server; give one like http://localhost:8080/proxy",
         (
             "policy least_load: is not a known name. Did you mean 'least_loaded'? Known are: backpressure, "
-            "circuit_breaker, epsilon, fastest_response, least_loaded, onnx, round_robin, sticky, uniform, "
+            "circuit_breaker, epsilon, fastest_response, least_loaded, onnx, round_robin, sticky, turns, uniform, "
             "weighted_capacity; or write module:attribute"
         ),
         (
