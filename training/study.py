@@ -59,7 +59,7 @@ class Row:
     def line(self) -> str:
         one = self.difference
         return (
-            f"{self.logging_policy:<26} {self.verdict:<22} {one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
+            f"{self.logging_policy:<26} {self.verdict:<42} {one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
             f"  {', '.join(self.decided_by) or '-'}"
         )
 
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"study: {error}", file=sys.stderr)
         return EXIT_REFUSED
     write_json(options.out / REPORT, {"best_fixed": rows[0].best_fixed, "rows": [row.to_json() for row in rows]})
-    head = f"{'logged by':<26} {'report card':<22} {f'reward less {rows[0].best_fixed}':<30}  decided by"
+    head = f"{'logged by':<26} {'report card':<42} {f'reward less {rows[0].best_fixed}':<30}  decided by"
     print("\n".join(["", head, *(row.line() for row in rows), "", f"written  {options.out / REPORT}"]))
     return EXIT_OK
 

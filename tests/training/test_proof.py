@@ -1,6 +1,7 @@
 """The whole proof in small: every step with the real thing, also the live one; and going on where it was."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,15 @@ SCENARIO = Path(__file__).with_name("turns.yaml")
 SMALL = "steps: 300\nmembers: 1\ncheckpoints: 1\n"
 
 
-def prove(out: Path, config: Path) -> subprocess.CompletedProcess[str]:
-    options = ["--time-scale", "4", "--days", "2", "--seeds", "2", "--live-seeds", "1", "--config", str(config)]
-    command = [sys.executable, "-m", "training.proof", "--out", str(out), "--scenario-file", str(SCENARIO), *options]
+def run(module: str, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    world = ["--scenario-file", str(SCENARIO), "--time-scale", "4"]
+    command = [sys.executable, "-m", module, "--out", str(out), *world, *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def prove(out: Path, config: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--days", "2", "--seeds", "2", "--live-seeds", "1", "--config", str(config)]
+    return run("training.proof", out, *options)
 
 
 @pytest.mark.timeout(900)
@@ -51,6 +57,18 @@ def test_a_small_proof_from_recording_to_claims(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert "$ python" not in again.stdout  # nothing is made twice
     assert json.loads((out / "proof.json").read_text(encoding="utf-8"))["claims"] == claims
+
+    # A study of the logging policy that the proof was made with finds all of it there.
+    shutil.copytree(out, tmp_path / "study" / "uniform")
+    options = ["--runs", str(out / "runs"), "--days", "2", "--seeds", "2", "--logging-policy", "uniform"]
+    studied = run("training.study", tmp_path / "study", *options)
+    assert studied.returncode == 0, studied.stdout + studied.stderr
+    assert "$ python" not in studied.stdout
+    (row,) = json.loads((tmp_path / "study" / "study.json").read_text(encoding="utf-8"))["rows"]
+    card = json.loads((out / "bundle" / "report_card.json").read_text(encoding="utf-8"))
+    assert row["verdict"] == card["verdict"]
+    difference = evaluation["differences"][f"fixed:{row['best_fixed']}"]["reward"]
+    assert row["less_best_fixed"]["value"] == pytest.approx(difference["value"])
 
 
 def test_numbers_that_make_no_proof_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
