@@ -82,7 +82,7 @@ class Model(nn.Module):
         inside = torch.minimum(torch.maximum(observation, self.low), self.high)  # type: ignore[arg-type]
         scaled = torch.where(missing, torch.zeros_like(inside), (inside - self.mean) / self.std)  # type: ignore[operator]
         known = 1.0 - missing[:, self.can_miss].float()  # type: ignore[index]
-        encoded = torch.cat([scaled, known], 1) * self.used
+        encoded = torch.cat([scaled, known], 1) * self.used  # type: ignore[operator]
         values = torch.stack([member(encoded) for member in self.members]).mean(0) * self._scale + self._shift
         return values, values.argmax(1)
 
@@ -98,13 +98,19 @@ def values_of(members: Sequence[nn.Module], encoded: Floats) -> Floats:
 def save(path: Path, model: Model, schema: PolicySchema) -> None:
     """Write the model with its schema; `rl_hooks.policies.onnx` reads it. Raises OSError."""
     probe = torch.zeros((2, len(schema.features)))
-    names = {"input_names": [INPUT], "output_names": [VALUES, ACTION]}
     axes = {INPUT: {0: "batch"}, VALUES: {0: "batch"}, ACTION: {0: "batch"}}
     with warnings.catch_warnings():
         # The exporter that torch calls legacy: the new one fixes the batch size and needs a package more.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model.eval(), (probe,), str(path), opset_version=OPSET, dynamo=False, dynamic_axes=axes, **names
+            model.eval(),
+            (probe,),
+            str(path),
+            input_names=[INPUT],
+            output_names=[VALUES, ACTION],
+            opset_version=OPSET,
+            dynamo=False,
+            dynamic_axes=axes,
         )
     made = onnx.load(str(path))
     onnx.helper.set_model_props(made, {METADATA_KEY: schema.to_metadata()})
