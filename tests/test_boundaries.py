@@ -90,7 +90,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.parts": {"scenario.errors", "scenario.refs"},
     "rl_hooks.target": FACTS | HTTP,
-    "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "yaml", *LIGHT},
+    "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "yaml", *LIGHT},
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
     "rl_hooks.live": FACTS | FEATURES | NUMERIC | {"rl_hooks.control", "rl_hooks.report_rows"},
     "rl_hooks.report_rows": FACTS | FOLDER,

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from scenario.errors import ScenarioError
+from rl_hooks.parts import PartError, make_part
 from scenario.faults import PlanFault
-from scenario.refs import resolve
 
 NONE = "none"
 BUILTIN = {
@@ -46,20 +45,11 @@ def make_injector(text: str, root: str) -> Injector | None:
     if name in _WITH_FILE and not file:
         raise InjectorError(f"{option} {text}: needs a file with its templates, as in {name}:faults.yaml")
     reference = name if name in BUILTIN and (not colon or name in _WITH_FILE) else text
+    arguments = (root, file) if name in _WITH_FILE else (root,)
     try:
-        made = resolve(reference, BUILTIN)
-    except ScenarioError as error:
-        (problem,) = error.problems
-        raise InjectorError(f"{option} {text}: {problem.text}. {problem.way_out}") from error
-    if not callable(made):
-        raise InjectorError(f"{option} {text}: is a {type(made).__name__}; name a class or a function that makes one")
-    try:
-        injector: Injector = made(root, file) if name in _WITH_FILE else made(root)
-    except InjectorError:
-        raise
-    except Exception as error:  # somebody else's code: whatever it raises is said, and nothing is started
-        raise InjectorError(f"{option} {text}: could not be made ({type(error).__name__}: {error})") from error
-    lacking = [method for method in _METHODS if not callable(getattr(injector, method, None))]
-    if lacking:
-        raise InjectorError(f"{option} {text}: lacks {', '.join(lacking)}; a {type(injector).__name__} cannot serve")
+        injector: Injector = make_part(
+            f"{option} {text}", reference, BUILTIN, _METHODS, *arguments, passes=(InjectorError,)
+        )
+    except PartError as error:
+        raise InjectorError(str(error)) from error
     return injector
