@@ -30,7 +30,7 @@ from training.errors import TrainingError
 from training.settings import ALGORITHMS
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
-REPORT = "proof.json"
+REPORT, OPTIONS = "proof.json", "options.json"
 FIT_FOR_TRAINING = (0, 1)  # exit codes of the report card: whatever its verdict is, it is part of the proof
 
 
@@ -65,6 +65,25 @@ FEW = 3
 
 FIRST_SEED, FIRST_EVALUATED, FIRST_LIVE = 1, 2001, 3001
 """Seeds of collection, evaluation and live runs: no world is in two of them."""
+
+
+def keep_to(proof: Proof) -> None:
+    """Write down what the folder is a proof of. TrainingError when it is one of something else: steps are not redone."""
+    left_out = ("out", "live_seeds", "processes", "config")
+    config = None if proof.config is None else proof.config.read_text(encoding="utf-8")
+    asked = {name: value for name, value in vars(proof).items() if name not in left_out} | {"config": config}
+    kept = proof.out / OPTIONS
+    if not kept.is_file():
+        proof.out.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+        return
+    there = json.loads(kept.read_text(encoding="utf-8"))
+    differing = [
+        f"{name} ({there.get(name)!r}, now {value!r})" for name, value in asked.items() if there.get(name) != value
+    ]
+    if changed:
+        text = f"{proof.out}: holds a proof with other options, {', '.join(differing)}"
+        raise TrainingError(f"{text}; choose another folder with --out, or remove it")
 
 
 def collect(proof: Proof) -> Path:
@@ -129,7 +148,9 @@ def live(proof: Proof) -> None:
             _run(command)
             ended = [folder for folder in place.glob("*") if _has_ended(folder)]
         runs += [str(folder) for folder in ended]
-    if runs and not (proof.out / "live.json").is_file():
+    compared = proof.out / "live.json"
+    names = sorted(Path(run).name for run in runs)
+    if runs and not (compared.is_file() and sorted(json.loads(compared.read_text(encoding="utf-8"))["runs"]) == names):
         _run(["training.live", *runs, "--out", str(proof.out)])
 
 
@@ -158,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         proof = _proof(options)
-    except (ScenarioError, TrainingError) as error:
+        keep_to(proof)
+    except (ScenarioError, TrainingError, OSError) as error:
         print(f"proof: {error}", file=sys.stderr)
         return EXIT_REFUSED
     try:

@@ -78,3 +78,14 @@ def test_numbers_that_make_no_proof_are_refused_together(capsys: pytest.CaptureF
         "  --seeds: must be 2 or more",
         "  --live-seeds: must be 0 or more",
     ]
+
+
+def test_a_folder_with_a_proof_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = proof._parser().parse_args(["--out", str(tmp_path), "--scenario-file", str(SCENARIO)])
+    proof.keep_to(proof._proof(options))
+    proof.keep_to(proof._proof(options))  # the same goes on
+    assert proof.main(["--out", str(tmp_path), "--scenario-file", str(SCENARIO), "--days", "2"]) == 2
+    assert capsys.readouterr().err == (
+        f"proof: {tmp_path}: holds a proof with other options, days (8, now 2); choose another folder with --out, or "
+        "remove it\n"
+    )
