@@ -13,6 +13,7 @@ from training import proof
 
 pytest.importorskip("torch", reason="needs the extra `train`: make test-training")
 pytest.importorskip("d3rlpy", reason="needs the extra `train`: make test-training")
+pytest.importorskip("onnx", reason="needs the extra `train`: make test-training")
 
 pytestmark = [pytest.mark.training, pytest.mark.slow]
 

@@ -17,6 +17,7 @@ from training.settings import ALGORITHMS, Settings
 
 pytest.importorskip("torch", reason="needs the extra `train`: make test-training")
 pytest.importorskip("d3rlpy", reason="needs the extra `train`: make test-training")
+pytest.importorskip("onnx", reason="needs the extra `train`: make test-training")
 
 import torch
 
