@@ -1,4 +1,7 @@
-"""Parts named on a command line: a built-in by its short name, or a class of one's own as `module:attribute`."""
+"""Parts named on a command line: a built-in by its short name, or a class of one's own as `module:attribute`.
+
+A built-in that needs something more than its name is given it behind a colon, as in `http:FILE`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +12,30 @@ from scenario.refs import resolve
 
 class PartError(Exception):
     """What a name stands for is not there, cannot be made, or cannot serve as such a part."""
+
+
+def make_target_part(
+    place: str,
+    text: str,
+    builtin: Mapping[str, str],
+    with_argument: Mapping[str, str],
+    needed: Sequence[str],
+    root: str | None,
+    passes: tuple[type[Exception], ...] = (),
+) -> Any:
+    """A part for the target whose balancer has its root at `root`; see `make_part`.
+
+    `with_argument`: the built-ins that need an argument behind a colon, each with an example of one; they are called
+    with (root, argument), all others with (root).
+    """
+    name, colon, argument = text.partition(":")
+    if name not in builtin or (colon and name not in with_argument):
+        return make_part(place, text, builtin, needed, root, passes=passes)
+    if name not in with_argument:
+        return make_part(place, name, builtin, needed, root, passes=passes)
+    if not argument:
+        raise PartError(f"{place}: needs more than its name, as in {name}:{with_argument[name]}")
+    return make_part(place, name, builtin, needed, root, argument, passes=passes)
 
 
 def make_part(

@@ -19,3 +19,6 @@ BUILTIN = {
     "sandbox": "rl_hooks.actuators.sandbox:SandboxActuator",
 }
 """Short names for `--actuator`."""
+
+WITH_ARGUMENT: dict[str, str] = {}
+"""Those of them that need an argument behind a colon, each with an example."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from rl_hooks.parts import PartError, make_part
+from rl_hooks.parts import PartError, make_target_part
 from scenario.faults import PlanFault
 
 NONE = "none"
@@ -13,7 +13,7 @@ BUILTIN = {
     "command": "rl_hooks.faults.command:CommandInjector",
 }
 """Short names for `--fault-injector`."""
-_WITH_FILE = ("http", "command")
+_WITH_ARGUMENT = {"http": "faults.yaml", "command": "faults.yaml"}
 _METHODS = ("describe", "problems", "apply", "lift")
 
 
@@ -40,15 +40,10 @@ def make_injector(text: str, root: str) -> Injector | None:
     """The injector that `text` names for the target at `root`; None for `none`. Raises InjectorError."""
     if text == NONE:
         return None
-    name, colon, file = text.partition(":")
-    option = "--fault-injector"
-    if name in _WITH_FILE and not file:
-        raise InjectorError(f"{option} {text}: needs a file with its templates, as in {name}:faults.yaml")
-    reference = name if name in BUILTIN and (not colon or name in _WITH_FILE) else text
-    arguments = (root, file) if name in _WITH_FILE else (root,)
+    place = f"--fault-injector {text}"
     try:
-        injector: Injector = make_part(
-            f"{option} {text}", reference, BUILTIN, _METHODS, *arguments, passes=(InjectorError,)
+        injector: Injector = make_target_part(
+            place, text, BUILTIN, _WITH_ARGUMENT, _METHODS, root, passes=(InjectorError,)
         )
     except PartError as error:
         raise InjectorError(str(error)) from error

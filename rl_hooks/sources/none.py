@@ -16,3 +16,6 @@ class NoSource:
 
 BUILTIN = {"sandbox": "rl_hooks.sources.sandbox:SandboxSource", "none": "rl_hooks.sources.none:NoSource"}
 """Short names for `--metrics-source`."""
+
+WITH_ARGUMENT: dict[str, str] = {}
+"""Those of them that need an argument behind a colon, each with an example."""

@@ -197,7 +197,7 @@ def test_a_command_that_fails_or_takes_too_long_is_said(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("sandbx", "--fault-injector sandbx: is not a known name. Did you mean 'sandbox'?"),
-        ("http", "--fault-injector http: needs a file with its templates, as in http:faults.yaml"),
+        ("http", "--fault-injector http: needs more than its name, as in http:faults.yaml"),
         ("command:none.yaml", "none.yaml: cannot be read (No such file or directory)"),
         ("json:load_it", "--fault-injector json:load_it: json has no load_it. Did you mean 'load'?"),
         ("math:pi", "--fault-injector math:pi: is a float; name a class or a function that makes one"),
