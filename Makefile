@@ -7,13 +7,15 @@ FORMATS := $(BIN)/.installed-formats
 TRAINING := $(BIN)/.installed-training
 S3 := $(BIN)/.installed-s3-test
 DEPLOY := $(BIN)/.installed-deploy
+BALANCERS := $(BIN)/.installed-balancers
+BROWSER := $(BIN)/.installed-browser
 # Not in the lock file: a version of torch has other wheels, with other hashes, for CPU, CUDA and every index that
 # offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
 TORCH := torch==2.13.0
 
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
 
-.PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy formats training check sandbox virtual ui validation bench plan verify-run report lock clean
+.PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,10 +53,10 @@ report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
 	@$(BIN)/python -m rl_hooks.report "$(RUN)"
 
 test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not formats and not training and not s3 and not kubernetes"
+	$(BIN)/python -m pytest -m "not slow and not formats and not training and not s3 and not kubernetes and not balancers and not browser"
 
 test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
-	$(BIN)/python -m pytest -m "slow and not training and not s3 and not kubernetes"
+	$(BIN)/python -m pytest -m "slow and not training and not s3 and not kubernetes and not balancers and not browser"
 
 test-formats: $(DEV) $(FORMATS) ## run the tests of the formats with their own libraries
 	$(BIN)/python -m pytest -m formats
@@ -67,6 +69,14 @@ test-s3: $(DEV) $(S3) ## run the tests of shipping against a server that speaks 
 
 test-deploy: $(DEV) $(DEPLOY) ## check the manifests against schemas, build the image and run it
 	$(BIN)/python -m pytest -m kubernetes
+
+test-balancers: $(DEV) $(BALANCERS) ## run the tests against a real Envoy, HAProxy and Prometheus
+	$(BIN)/python -m pytest -m balancers
+
+test-browser: $(DEV) $(BROWSER) ## run the tests of the web UI in a headless browser
+	$(BIN)/python -m pytest -m browser
+
+balancers: $(BALANCERS) ## install Envoy as a balancer of the sandbox
 
 training: $(TRAINING) ## install what training and serving policies need
 
@@ -87,6 +97,8 @@ lock: ## rewrite the lock files from pyproject.toml (needs uv)
 	$(LOCK) --extra dev pyproject.toml -c requirements-s3.lock -o requirements-dev.lock
 	$(LOCK) --extra s3-test pyproject.toml -c requirements-dev.lock -o requirements-s3-test.lock
 	$(LOCK) --extra deploy-test pyproject.toml -c requirements-dev.lock -o requirements-deploy.lock
+	$(LOCK) --extra envoy pyproject.toml -c requirements-dev.lock -o requirements-balancers.lock
+	$(LOCK) --extra browser-test pyproject.toml -c requirements-dev.lock -o requirements-browser.lock
 	echo torch | $(LOCK) --extra formats --extra fast --excludes /dev/stdin pyproject.toml \
 		-c requirements-dev.lock -o requirements-formats.lock
 	echo torch | $(LOCK) --extra train --extra serve --excludes /dev/stdin pyproject.toml \
@@ -108,7 +120,7 @@ $(DEV): requirements-dev.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-$(S3) $(DEPLOY): $(BIN)/.installed-%: requirements-%.lock $(INSTALLED)
+$(S3) $(DEPLOY) $(BALANCERS) $(BROWSER): $(BIN)/.installed-%: requirements-%.lock $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
