@@ -145,7 +145,7 @@ def test_an_envoy_that_is_away_is_said() -> None:
 
 def test_what_envoy_refuses_is_said() -> None:
     class Refusing(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self.send_response(503)
             self.end_headers()
             self.wfile.write(b"No admin layer specified")

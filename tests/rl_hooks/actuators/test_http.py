@@ -27,6 +27,29 @@ headers: {X-Token: $LB_TOKEN}
 algorithms: {round_robin: round robin, least_loaded: lc, backpressure: bp}
 """
 
+PROBLEMS = """
+cal: is no key of such a file. Did you mean 'call'? Known are: {keys}.
+call: 'fetch /x?{{algoritm}}' is no call. Write METHOD URL, for example: {example}.
+call: {{algoritm}} is no place. Did you mean 'algorithm'? Known are: algorithm, service.
+body: '{{service:9}}': {{service}} must hold a name and nothing else. Write {{{{ and }}}} for braces that are no place.
+body: '{{': Single '{{' encountered in format string. Write {{{{ and }}}} for braces that are no place.
+algorithms.least_load: is none of our actions. Did you mean 'least_loaded'? Known are: {actions}.
+algorithms.backpressure: 'rr' is round_robin already. Leave one out: two names for one thing teach nothing.
+algorithms.circuit_breaker: 3 is no name. Write the balancer's name as text.
+expect: 200 is no list of statuses. Write for example [200, 204].
+headers.A: is $NO_SUCH, but there is no such environment variable. Set it.
+headers.B: the environment variable BROKEN holds no value of a header. {way_out}.
+headers.C:: is no name of a header. Use letters, digits and hyphens.
+headers.D: must be a text. Put it into quotes, or write $NAME of a variable.
+timeout_seconds: inf is no number above 0. Give seconds, for example 2.
+repeat_seconds: True is no number above 0. Give seconds, for example 2.
+""".format(
+    keys="algorithms, body, call, expect, headers, repeat_seconds, timeout_seconds",
+    actions=", ".join(sorted(ACTIONS)),
+    example="POST /api/benchmark/switch?algorithm={algorithm}",
+    way_out="Use visible ASCII characters, with spaces between them",
+)
+
 
 class Switch(http.server.BaseHTTPRequestHandler):
     """Notes every call; answers 204, or what `answers` says of a path."""
@@ -213,27 +236,7 @@ repeat_seconds: true
         make_actuator("--actuator", f"http:{file}", "http://127.0.0.1:9")
     said = str(caught.value).splitlines()
     assert said[0] == f"--actuator http:{file}: cannot be used. {file}: 15 problems"
-    assert [line.strip() for line in said[1:]] == [
-        "cal: is no key of such a file. Did you mean 'call'? Known are: algorithms, body, call, expect, headers, "
-        "repeat_seconds, timeout_seconds.",
-        "call: 'fetch /x?{algoritm}' is no call. Write METHOD URL, for example: POST "
-        "/api/benchmark/switch?algorithm={algorithm}.",
-        "call: {algoritm} is no place. Did you mean 'algorithm'? Known are: algorithm, service.",
-        "body: '{service:9}': {service} must hold a name and nothing else. Write {{ and }} for braces that are no place.",
-        "body: '{': Single '{' encountered in format string. Write {{ and }} for braces that are no place.",
-        "algorithms.least_load: is none of our actions. Did you mean 'least_loaded'? Known are: "
-        "backpressure, circuit_breaker, fastest_response, least_loaded, round_robin, weighted_capacity.",
-        "algorithms.backpressure: 'rr' is round_robin already. Leave one out: two names for one thing teach nothing.",
-        "algorithms.circuit_breaker: 3 is no name. Write the balancer's name as text.",
-        "expect: 200 is no list of statuses. Write for example [200, 204].",
-        "headers.A: is $NO_SUCH, but there is no such environment variable. Set it.",
-        "headers.B: the environment variable BROKEN holds no value of a header. Use visible ASCII characters, with "
-        "spaces between them.",
-        "headers.C:: is no name of a header. Use letters, digits and hyphens.",
-        "headers.D: must be a text. Put it into quotes, or write $NAME of a variable.",
-        "timeout_seconds: inf is no number above 0. Give seconds, for example 2.",
-        "repeat_seconds: True is no number above 0. Give seconds, for example 2.",
-    ]
+    assert [line.strip() for line in said[1:]] == [line.strip() for line in PROBLEMS.strip().splitlines()]
 
 
 @pytest.mark.parametrize(
