@@ -9,7 +9,9 @@ def texts_of(template: Any) -> list[str]:
     """Every text in a template: a text, or lists and mappings of templates."""
     if isinstance(template, str):
         return [template]
-    parts = template.values() if isinstance(template, dict) else template if isinstance(template, list) else ()
+    if isinstance(template, dict):
+        return [text for pair in template.items() for part in pair for text in texts_of(part)]
+    parts = template if isinstance(template, list) else ()
     return [text for part in parts for text in texts_of(part)]
 
 
@@ -31,5 +33,5 @@ def fill(template: Any, values: Mapping[str, str]) -> Any:
     if isinstance(template, list):
         return [fill(part, values) for part in template]
     if isinstance(template, dict):
-        return {key: fill(part, values) for key, part in template.items()}
+        return {fill(key, values): fill(part, values) for key, part in template.items()}
     return template

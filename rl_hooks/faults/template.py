@@ -102,7 +102,7 @@ class Templates:
 def fill_json(template: Any, values: Mapping[str, str]) -> Any:
     """Like `fill`, for a body: a text that is nothing but the place of a number becomes that number."""
     if isinstance(template, dict):
-        return {key: fill_json(part, values) for key, part in template.items()}
+        return {fill(key, values): fill_json(part, values) for key, part in template.items()}
     if isinstance(template, list):
         return [fill_json(part, values) for part in template]
     if isinstance(template, str) and template in _NUMBERS:
