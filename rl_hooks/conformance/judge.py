@@ -465,17 +465,18 @@ def _metrics(facts: Facts) -> tuple[Kept, str]:
     if page is None:
         return Kept.NO, "; ".join(f"{page.url}: {_page_said(page)}" for page in facts.metrics) or "not looked for"
     found = labels_of(_body_of(page) or b"")
-    bad = []
+    bad, absent = [], 0
     for family, needed in FAMILIES.items():
         mine = [labels for name, labels in found.items() if re.search(rf"(^|_){family}", name)]
         if not mine:
             bad.append(f"no {family}")
+            absent += 1
             continue
         best = min(([names[0] for names in needed if not labels & {*names}] for labels in mine), key=len)
         if best:
             bad.append(f"{family} has no label {', '.join(best)}")
     if bad:
-        return Kept.NO if len(bad) == len(FAMILIES) else Kept.PARTLY, f"{page.url}: {'; '.join(bad)}"
+        return Kept.NO if absent == len(FAMILIES) else Kept.PARTLY, f"{page.url}: {'; '.join(bad)}"
     return Kept.YES, page.url
 
 
@@ -552,7 +553,7 @@ def _json(answer: Answer | None) -> Any:
 # -- the contract ------------------------------------------------------------------------------------------------------
 
 _NEED_ACTION = "nobody knows what routed a request: steps are left out of the splits (action_differs)"
-_NEED_INSTANCE = "rewards for load balance, and all features of instances"
+_NEED_INSTANCE = "which instance served a request, and the reward load_balance"
 
 PARTS: tuple[Part, ...] = (
     Part(
@@ -656,7 +657,7 @@ PARTS: tuple[Part, ...] = (
         "X-LB-Upstream-Us: time at the instance",
         Need.RECOMMENDED,
         _upstream,
-        "the column upstream_us is missing, and features of it: the network cannot be told from the instance",
+        "upstream_us of the requests: time in the network cannot be told from time at the instance",
         "Send the time from the choice of the instance to the end of its answer, in microseconds",
     ),
     Part(
@@ -664,7 +665,7 @@ PARTS: tuple[Part, ...] = (
         "X-LB-Queue-Ms: time in a queue",
         Need.RECOMMENDED,
         _queue,
-        "the column queue_us is missing, and features of it",
+        "queue_us of the requests: time in a queue cannot be told from work",
         "Send the time a request waited in the balancer, in milliseconds",
     ),
     Part(
@@ -680,7 +681,7 @@ PARTS: tuple[Part, ...] = (
         "X-Trace-Id comes back",
         Need.RECOMMENDED,
         _trace,
-        "requests cannot be found in the balancer's log",
+        "the id by which a request is found in the balancer's log",
         "Send the request's header back",
     ),
     Part(
@@ -688,7 +689,7 @@ PARTS: tuple[Part, ...] = (
         "the service's status is known",
         Need.RECOMMENDED,
         _backend_status,
-        "backend_status is missing: an error of a service looks like one of the balancer",
+        "backend_status of the requests: an error of a service looks like one of the balancer",
         "Pass the status through, or begin the text of a 502 with it",
     ),
     Part(

@@ -82,6 +82,8 @@ class Link:
                 self._connection.request(method, f"{self._base}{path}", body, dict(headers))
                 with self._connection.getresponse() as response:
                     content = response.read(LARGEST_BYTES)
+                    if len(content) < LARGEST_BYTES and response.length:
+                        raise http.client.IncompleteRead(content, response.length)
                     if response.read(1):
                         self._connection.close()  # whatever else it has to say
                     duration_us = (time.perf_counter_ns() - began_ns) // 1000
