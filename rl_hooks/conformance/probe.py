@@ -231,12 +231,8 @@ def look(
     prober.go(list(_errors()))
     facts = Facts(host, tuple(prober.asks), (), None, 0.0)
     prober.go(list(_pinned(facts.instances())))
-    pages = []
-    for url in [metrics] if metrics is not None else [f"{root}{path}" for path in METRICS_PATHS]:
-        pages.append(prober.page(url))
-        answer = pages[-1].answer
-        if answer is not None and answer.status == 200:
-            break
+    urls = [metrics] if metrics is not None else [f"{root}{path}" for path in METRICS_PATHS]
+    pages = [prober.page(url) for url in urls]
     admin = prober.page(f"{root}{ADMIN_PATH}")
     return Facts(host, tuple(prober.asks), tuple(pages), admin, time.monotonic() - began_s, prober.not_asked)
 
