@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--decision-interval", type=float, metavar="SECONDS", help="instead of the scenario's, before time scale")
     add("--logging-policy", default="uniform", help="as --logging-policy of locust")
     add("--metrics-source", default="auto", help="auto, sandbox, none or module:attribute")
-    add("--actuator", default="auto", help="auto, sandbox, header or module:attribute")
+    add("--actuator", default="auto", help="auto, sandbox, header, http:FILE, envoy:URL or module:attribute")
     add("--fault-injector", default="auto", help="auto, none, sandbox, http:FILE, command:FILE or module:attribute")
     add("--no-faults", action="store_true", help="leave the scenarios' faults out; the data says so")
     add("--processes", type=int, metavar="N", help="run Locust as a master with N workers")

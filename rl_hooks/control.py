@@ -23,7 +23,11 @@ class SourceError(Exception):
 
 
 class ActuatorError(Exception):
-    """The balancer did not take the decision."""
+    """The balancer did not take the decision, or not that of all services: `services` are those it did not."""
+
+    def __init__(self, text: str, services: frozenset[str] = frozenset(SERVICES)) -> None:
+        super().__init__(text)
+        self.services = services
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ class Actuator(Protocol):
     def describe(self) -> str: ...
 
     def apply(self, actions: Mapping[str, str]) -> None:
-        """Make `actions` (service -> action) what the balancer does from now on. Raises ActuatorError."""
+        """Make `actions` (service -> action) what the balancer does from now on. Raises ActuatorError, whose
+        `services` are those where it could not."""
 
 
 class Window(Protocol):
@@ -148,14 +153,14 @@ class Controller:
             observations = self.window.observe(observed_ns, sample)
         policy = self.policy.at(tick) if isinstance(self.policy, Turns) else self.policy
         drawn = [(service, *self._draw(policy, tick, service, observations)) for service in range(len(SERVICES))]
+        not_applied: frozenset[str] = frozenset()
         try:
             self.actuator.apply({SERVICES[service]: ACTIONS[action] for service, action, _, _ in drawn})
-            actuated = True
         except ActuatorError as error:
-            actuated = False
-            faults.append(f"actuator {self.actuator.describe()}: {error}")
+            not_applied = error.services
+            faults.append(f"actuator {self.actuator.describe()}: {error}{_which(not_applied)}")
         decisions = tuple(
-            Decision(tick, service, action, probabilities, name, actuated)
+            Decision(tick, service, action, probabilities, name, SERVICES[service] not in not_applied)
             for service, action, probabilities, name in drawn
         )
         t_ns = self.now_ns()
@@ -177,3 +182,10 @@ class Controller:
             raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {len(ACTIONS)} actions")
         rng = random.Random(f"{self.seed}/decision/{SERVICES[service]}/{tick}")
         return rng.choices(range(len(ACTIONS)), probabilities)[0], probabilities, name
+
+
+def _which(not_applied: frozenset[str]) -> str:
+    """Names the services of a decision that was applied in part."""
+    if not_applied >= frozenset(SERVICES):
+        return ""
+    return f" (not applied for {', '.join(name for name in SERVICES if name in not_applied)})"

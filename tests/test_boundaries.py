@@ -87,10 +87,21 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.sources.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
-    "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts"},
+    "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts", "scenario.errors"},
+    "rl_hooks.actuators.http": FACTS | LOOP | HTTP | {"rl_hooks.http_call", "rl_hooks.places"},
+    "rl_hooks.actuators.http_file": FACTS
+    | {"rl_hooks.http_call", "rl_hooks.places", "scenario.errors", "scenario.text"},
+    "rl_hooks.actuators.envoy": FACTS | LOOP | HTTP | {"rl_hooks.http_call", "scenario.errors"},
+    "rl_hooks.conformance": FACTS | {"rl_hooks.conformance"},
+    "rl_hooks.conformance.judge": FACTS | {"rl_hooks.conformance", "scenario.errors"},
+    "rl_hooks.conformance.probe": FACTS | {"rl_hooks.conformance.facts", "scenario.errors"},
+    "rl_hooks.record.conformance": {"rl_hooks.conformance", "rl_hooks.target", "scenario.errors"},
+    "rl_hooks.http_call": HTTP | {"rl_hooks.places"},
+    "rl_hooks.places": set(),
     "rl_hooks.parts": {"scenario.errors", "scenario.refs"},
     "rl_hooks.target": FACTS | HTTP,
-    "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "yaml", *LIGHT},
+    "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "rl_hooks.places", "yaml", *LIGHT},
+    "rl_hooks.faults.http": HTTP | {"rl_hooks.faults", "rl_hooks.http_call", *LIGHT},
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
     "rl_hooks.live": FACTS | FEATURES | NUMERIC | {"rl_hooks.control", "rl_hooks.report_rows"},
     "rl_hooks.report_rows": FACTS | FOLDER,
@@ -211,7 +222,12 @@ def test_packages_say_nothing_in_their_init() -> None:
     "module",
     [
         *("scenario.plan", "profiles.session", "rl_hooks.control", "rl_hooks.run_reader"),
-        *("rl_hooks.export.bundle", "rl_hooks.report.judge", "rl_hooks.record.decisions"),
+        *(
+            "rl_hooks.export.bundle",
+            "rl_hooks.report.judge",
+            "rl_hooks.record.decisions",
+            "rl_hooks.record.conformance",
+        ),
     ],
 )
 def test_pure_modules_load_neither_locust_nor_gevent(module: str) -> None:

@@ -2,10 +2,15 @@
 
 from rl_hooks.actuators.header import BUILTIN, WITH_ARGUMENT
 from rl_hooks.control import Actuator
-from rl_hooks.parts import make_target_part
+from rl_hooks.parts import PartError, make_target_part
+from scenario.errors import ScenarioError
 
 
 def make_actuator(option: str, name: str, root: str | None) -> Actuator:
     """The actuator that `option` names. PartError when it cannot be."""
-    made: Actuator = make_target_part(f"{option} {name}", name, BUILTIN, WITH_ARGUMENT, ("describe", "apply"), root)
+    place, methods = f"{option} {name}", ("describe", "apply")
+    try:
+        made: Actuator = make_target_part(place, name, BUILTIN, WITH_ARGUMENT, methods, root, passes=(ScenarioError,))
+    except ScenarioError as error:
+        raise PartError(f"{place}: cannot be used. {error}") from error
     return made

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.align import plan_start_ns
 from rl_hooks.faults.schedule import in_force
-from rl_hooks.row import Failure, Outcome
+from rl_hooks.row import MISSING_U8, Failure, Outcome
 from rl_hooks.run_reader import Loss, Run
 from scenario.plan import Plan
 
@@ -109,6 +109,33 @@ def decision_gaps(run: Run) -> dict[str, int]:
     skipped = int(ticks[-1] - ticks[0]) + 1 - len(ticks) if len(ticks) else 0
     unanswered = int((run.decisions["sample_ns"] == 0).sum()) if run.manifest["source"] != "none" else 0
     return {"skipped_intervals": skipped, "without_sample": unanswered}
+
+
+def not_applied(run: Run) -> dict[str, Any]:
+    """The decisions that the balancer did not take, by service, and from when until when there were any.
+
+    A span ends with the first decision that was applied everywhere again; `until` None: it lasted to the last one.
+    """
+    decisions = run.decisions
+    missed = (decisions["actuated"] == 0) & (decisions["action"] != MISSING_U8)
+    ticks, tick_of = np.unique(decisions["tick"], return_inverse=True)
+    count = np.bincount(tick_of, weights=missed, minlength=len(ticks)).astype(np.int64)
+    t_ns = np.zeros(len(ticks), np.int64)
+    t_ns[tick_of] = decisions["t_ns"]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], count > 0, [0]]).astype(np.int8)))
+    service = np.bincount(decisions["service"][missed], minlength=len(SERVICES))
+    return {
+        "decisions": int(missed.sum()),
+        "by_service": {name: int(service[index]) for index, name in enumerate(SERVICES) if service[index]},
+        "spans": [
+            {
+                "from": iso_utc(int(t_ns[first])),
+                "until": iso_utc(int(t_ns[end])) if end < len(ticks) else None,
+                "decisions": int(count[first:end].sum()),
+            }
+            for first, end in edges.reshape(-1, 2)
+        ],
+    }
 
 
 def faults(run: Run) -> dict[str, Any]:

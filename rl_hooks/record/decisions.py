@@ -1,7 +1,9 @@
 """Writing down what a run decided and who was there. Without Locust and gevent: a run in virtual time does the same."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from rl_hooks.control import Decision, Sample, Step, Window
 from rl_hooks.record.recorder import InForce
@@ -9,6 +11,38 @@ from rl_hooks.row import MISSING_U8
 from rl_hooks.run_folder import RunWriter
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class NotApplied:
+    """How many decisions the balancer did not take, and from when until when (`until_ns` None: to the last one)."""
+
+    decisions: int = 0
+    from_ns: int | None = None
+    until_ns: int | None = None
+
+    def note(self, step: Step) -> None:
+        count = sum(not decision.actuated for decision in step.decisions)
+        if count:
+            self.decisions += count
+            self.from_ns, self.until_ns = self.from_ns or step.t_ns, None
+        elif self.decisions and self.until_ns is None:
+            self.until_ns = step.t_ns
+
+    def to_json(self) -> dict[str, int | None]:
+        return asdict(self)
+
+    def text(self, decisions: int) -> str | None:
+        """What a person is told when a run ends; None when everything was applied."""
+        if self.from_ns is None:
+            return None
+        until = "the last one" if self.until_ns is None else _utc(self.until_ns)
+        when = f"between {_utc(self.from_ns)} and {until}"
+        return f"{self.decisions} of {decisions} decisions could not be applied, {when}; they are recorded as such"
+
+
+def _utc(t_ns: int) -> str:
+    return time.strftime("%H:%M:%S UTC", time.gmtime(t_ns // 10**9))
 
 
 class DecisionLog:
@@ -26,6 +60,7 @@ class DecisionLog:
     ) -> None:
         self.decisions = 0
         self.faults = 0
+        self.not_applied = NotApplied()
         self.window = window  # what the decisions are made with; None: nobody observes
         self._writer = writer
         self._in_force = in_force
@@ -60,6 +95,7 @@ class DecisionLog:
                 decision.actuated,
             )
             self.decisions += 1
+        self.not_applied.note(step)
         if step.observations is not None:
             self._record_observations(step)
         self._note_fault(step.fault)

@@ -250,6 +250,7 @@ class Lead(Part):
         self._wait_for_workers(run.setup.folder)
         ended_ns = run.recording.clock.now_ns()
         self._write_down(run, **_incarnations(run), state=run.state, ended_unix_ns=ended_ns, fault=run.fault)
+        self._tell_not_applied(run)
         code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
         if run.trouble is not None:
             print(f"run failed: {run.trouble}", file=sys.stderr)
@@ -262,6 +263,15 @@ class Lead(Part):
         self.environment.parsed_options.rl_run = None
         self.next_start_s = time.time() + PAUSE_S
         self.run = None
+
+    def _tell_not_applied(self, run: Run) -> None:
+        loop = run.recording.loop
+        if loop is None:
+            return
+        self._write_down(run, decisions_not_applied=loop.not_applied.to_json())
+        text = loop.not_applied.text(loop.decisions)
+        if text is not None:
+            print(text, file=sys.stderr, flush=True)
 
     def _wait_for_workers(self, folder: Path) -> None:
         wait_s = self.environment.stop_timeout + WORKERS_CLOSE_S

@@ -143,7 +143,8 @@ def _facts(card: ReportCard) -> Iterator[str]:
     rows["scenario"] = ", ".join(sorted({str(run["scenario"]) for run in facts["runs"]}))
     rows["requests"] = str(sum(int(run["requests"]) for run in facts["runs"]))
     rows["sessions"] = str(sum(int(run["sessions_by_outcome"]["sessions"]) for run in facts["runs"]))
-    rows["decisions"] = f"{counts['decisions']}, every {facts['decision_interval_s']:g} s for each service"
+    not_applied = f"; {counts['not_applied']} could not be applied" if counts.get("not_applied") else ""
+    rows["decisions"] = f"{counts['decisions']}, every {facts['decision_interval_s']:g} s for each service{not_applied}"
     rows["transitions"] = parts + (f" ({excluded})" if excluded else "")
     rows["logging policy"] = _each(facts["runs"], "logging_policy")
     rows["balancer, metrics, actuator"] = "; ".join(

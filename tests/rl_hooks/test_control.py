@@ -13,7 +13,13 @@ from rl_hooks.policies.builtin import PolicyError, Sticky, Uniform
 class Bench:
     """A source and an actuator that note the order of things and fail when told to."""
 
-    def __init__(self, source_fails: bool = False, actuator_fails: bool = False) -> None:
+    def __init__(
+        self,
+        source_fails: bool = False,
+        actuator_fails: bool = False,
+        failed: frozenset[str] = frozenset(SERVICES),
+    ) -> None:
+        self._failed = failed
         self.log: list[str] = []
         self.applied: Mapping[str, str] = {}
         self._source_fails, self._actuator_fails = source_fails, actuator_fails
@@ -30,7 +36,7 @@ class Bench:
     def apply(self, actions: Mapping[str, str]) -> None:
         self.log.append("actuate")
         if self._actuator_fails:
-            raise ActuatorError("refused")
+            raise ActuatorError("refused", self._failed)
         self.applied = actions
 
 
@@ -121,6 +127,13 @@ def test_a_failing_actuator_is_recorded_with_the_decision() -> None:
     step = controller(Bench(actuator_fails=True)).step(0, lambda *_: None)
     assert step.fault == "actuator bench: refused"
     assert not any(decision.actuated for decision in step.decisions)
+
+
+def test_only_the_services_that_did_not_take_it_are_recorded_as_such() -> None:
+    bench = Bench(actuator_fails=True, failed=frozenset({"order-service", "cart-service"}))
+    step = controller(bench).step(0, lambda *_: None)
+    assert [SERVICES[d.service] for d in step.decisions if not d.actuated] == ["cart-service", "order-service"]
+    assert step.fault == "actuator bench: refused (not applied for cart-service, order-service)"
 
 
 @pytest.mark.parametrize("bad", [(0.5, 0.5), (0.2,) * 6, (1.2, -0.2, 0, 0, 0, 0)])

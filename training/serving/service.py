@@ -170,6 +170,9 @@ class Service:
         """What a person reads at the end."""
         rows, follower = self.writer.rows(), self.setup.follower
         lines = [f"decisions {rows['decisions']}, requests {rows['requests']}, samples {rows['samples']}"]
+        not_applied = self._log.not_applied.text(rows["decisions"])
+        if not_applied is not None:
+            lines.append(not_applied)
         if follower is not None:
             lines.append(
                 f"access log: {follower.lines} lines, {follower.others} about other services, "

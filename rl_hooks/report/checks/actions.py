@@ -219,11 +219,13 @@ def action_differs(case: Case) -> Finding:
     steps = case.evidence.steps
     differ = steps["action_differs"].to_numpy(bool)
     share = float(differ.mean()) if len(differ) else 0.0
+    not_applied = case.evidence.facts["counts"].get("not_applied") or 0  # bundles of old do not say
+    said = f" {not_applied} decisions could not be applied." if not_applied else ""
     return Finding(
         case.limits.action_differs.judge(share),
         f"{int(differ.sum())} of {len(differ)} steps ({share:.2%}) ran under another action than the one drawn, "
-        "or under one that nobody told.",
-        {"share": share, "steps": int(differ.sum())},
+        f"or under one that nobody told.{said}",
+        {"share": share, "steps": int(differ.sum()), "not_applied": not_applied},
     )
 
 

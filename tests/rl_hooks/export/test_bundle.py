@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import check, split
 from rl_hooks.export.bundle import _swap, write_bundle
 from rl_hooks.export.dataset import Dataset, assemble
@@ -585,6 +585,37 @@ def test_the_tally_tells_what_came_out(bundle: Path) -> None:
     assert f"             excluded 25 warmup: {meaning}" in lines
     assert any(line.startswith("actions      least_loaded ") for line in lines)
     assert lines[-1] == f"bundle       {bundle}"
+
+
+def test_decisions_that_were_not_applied_are_told_with_where_and_when(tmp_path: Path) -> None:
+    run = builders.random_run(count=200)
+    cart, user, tick = SERVICES.index("cart-service"), SERVICES.index("user-service"), run.decisions["tick"]
+    away = (run.decisions["service"] == cart) & np.isin(tick, [10, 11, 30, 40, 50])
+    away |= (run.decisions["service"] == user) & (tick == 11)
+    run.decisions["actuated"] = ~away
+    write_bundle(assemble([run]), tmp_path / "bundle")
+    facts = strict(tmp_path / "bundle" / "dataset.json")
+    assert facts["counts"]["not_applied"] == 6
+    told = facts["runs"][0]["not_applied"]
+    assert (told["decisions"], told["by_service"]) == (6, {"user-service": 1, "cart-service": 5})
+    assert told["spans"][0] == {
+        "from": "2026-01-01T00:00:20.000000Z",
+        "until": "2026-01-01T00:00:24.000000Z",
+        "decisions": 3,
+    }
+    lines = tally(tmp_path / "bundle")
+    first = lines.index("not applied  6 of 600 decisions: user-service 1, cart-service 5")
+    assert lines[first + 1] == "             3 from 2026-01-01T00:00:20.000000Z until 2026-01-01T00:00:24.000000Z"
+    assert lines[first + 4] == "             and 1 times more"
+
+
+def test_decisions_that_were_not_applied_to_the_last_one_say_so(tmp_path: Path) -> None:
+    run = builders.random_run(count=200)
+    run.decisions["actuated"] = run.decisions["tick"] < 100
+    write_bundle(assemble([run]), tmp_path / "bundle")
+    (span,) = strict(tmp_path / "bundle" / "dataset.json")["runs"][0]["not_applied"]["spans"]
+    assert (span["until"], span["decisions"]) == (None, 100)
+    assert any(line.endswith("until the last one") for line in tally(tmp_path / "bundle"))
 
 
 def test_a_run_without_validation_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import gevent
 import numpy as np
 import pytest
 
-from rl_hooks.control import Controller, InstanceSample, Sample, SourceError
+from rl_hooks.control import ActuatorError, Controller, InstanceSample, Sample, SourceError
 from rl_hooks.decision import SERVICES
 from rl_hooks.policies.builtin import Uniform
 from rl_hooks.record.controller import DecisionLoop
@@ -21,10 +21,14 @@ NAN = float("nan")
 
 
 class System:
-    """A source and an actuator; `slow_ticks` take several intervals, `bad_ticks` give no sample."""
+    """A source and an actuator; `slow_ticks` take several intervals, `bad_ticks` give no sample, `deaf_ticks` take no
+    decision for the cart."""
 
-    def __init__(self, slow_ticks: tuple[int, ...] = (), bad_ticks: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, slow_ticks: tuple[int, ...] = (), bad_ticks: tuple[int, ...] = (), deaf_ticks: tuple[int, ...] = ()
+    ) -> None:
         self.calls = 0
+        self._deaf = deaf_ticks
         self._slow, self._bad = slow_ticks, bad_ticks
 
     def describe(self) -> str:
@@ -41,6 +45,8 @@ class System:
 
     def apply(self, actions: Mapping[str, str]) -> None:
         assert set(actions) == set(SERVICES)
+        if self.calls - 1 in self._deaf:
+            raise ActuatorError("not heard", frozenset({"cart-service"}))
 
 
 class Bench:
@@ -132,6 +138,38 @@ def test_a_source_that_fails_for_a_while_is_told_once_and_so_is_its_return(
     assert run.events[0]["text"] == "metrics source system: no answer"
     assert bench.loop.faults == 3
     assert (run.decisions["sample_ns"] == 0).sum() == 3 * len(SERVICES)
+
+
+def test_decisions_that_could_not_be_applied_are_told_while_and_after_they_were_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path / "run", System(deaf_ticks=(3, 4, 7)))
+    run = bench.run()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Decisions go on, but actuator system: not heard (not applied for cart-service)",
+        "Metrics source and actuator work again",
+    ] * 2
+    missed = run.decisions[run.decisions["actuated"] == 0]
+    assert [(row["tick"], SERVICES[row["service"]]) for row in missed] == [(n, "cart-service") for n in (3, 4, 7)]
+    of_tick = {int(row["tick"]): int(row["t_ns"]) for row in run.decisions}
+    told = bench.loop.not_applied
+    assert told.to_json() == {"decisions": 3, "from_ns": of_tick[3], "until_ns": of_tick[8]}
+    said = told.text(bench.loop.decisions)
+    assert said is not None
+    assert said.startswith(f"3 of {bench.loop.decisions} decisions could not be applied, between ")
+
+
+def test_decisions_that_could_not_be_applied_until_the_end_have_no_end(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System(deaf_ticks=tuple(range(5, 1000))))
+    bench.run()
+    assert bench.loop.not_applied.until_ns is None
+    assert "and the last one; they are recorded as such" in str(bench.loop.not_applied.text(100))
+
+
+def test_nothing_is_said_where_everything_was_applied(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    bench.run()
+    assert bench.loop.not_applied.text(bench.loop.decisions) is None
 
 
 def test_a_loop_that_cannot_go_on_says_so(tmp_path: Path) -> None:

@@ -311,6 +311,14 @@ def test_another_action_than_the_one_drawn_is_counted(run: Run) -> None:
     assert finding.numbers["share"] == pytest.approx(0.1, abs=0.01)
 
 
+def test_decisions_that_could_not_be_applied_are_counted_beside_it(run: Run) -> None:
+    decisions = run.decisions.copy()
+    decisions["actuated"][:7] = 0
+    finding = found(made.evidence(replace(run, decisions=decisions)), "action_differs")
+    assert finding.numbers["not_applied"] == 7
+    assert finding.found.endswith("7 decisions could not be applied.")
+
+
 # -- traffic against its plan -----------------------------------------------------------------------------------------
 
 
