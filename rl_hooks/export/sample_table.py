@@ -10,14 +10,15 @@ from rl_hooks.decision import SERVICES
 from rl_hooks.export import align
 from rl_hooks.export.columns import named
 from rl_hooks.export.dataset import Dataset, RunSteps
-from rl_hooks.row import MISSING_U8
+from rl_hooks.row import MISSING_U8, MISSING_U64
 
 Array = npt.NDArray[Any]
 _GAUGES = ("cpu", "memory", "health", "queue_depth", "in_flight", "capacity")
+_COUNTS = ("requests_total", "errors_total")
 
 
 def sample_table(data: Dataset) -> pa.Table:
-    """The samples of all runs in order of run and time; a gauge that is missing is NaN, `up` is null when unknown."""
+    """The samples of all runs in order of run and time; a gauge that is missing is NaN, a count or `up` null when unknown."""
     return pa.concat_tables([_of_run(part) for part in data.runs]).unify_dictionaries()
 
 
@@ -33,8 +34,7 @@ def _of_run(part: RunSteps) -> pa.Table:
             "service": named(rows["service"], SERVICES),
             "instance": named(rows["instance_ref"], run.names["instance"], rows["instance_ref"] == 0),
             **{name: pa.array(rows[name]) for name in _GAUGES},
-            "requests_total": pa.array(rows["requests_total"]),
-            "errors_total": pa.array(rows["errors_total"]),
+            **{name: pa.array(rows[name], mask=rows[name] == MISSING_U64) for name in _COUNTS},
             "up": pa.array(rows["up"] == 1, mask=rows["up"] == MISSING_U8),
         }
     )
