@@ -104,6 +104,9 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.record": RECORD,
     "rl_hooks.record.form": RECORD | {"flask"},
     "rl_hooks.export": EXPORT,
+    "rl_hooks.export.backfill": EXPORT | {"rl_hooks.sources.series"},
+    "rl_hooks.export.fetch_metrics": EXPORT
+    | {"rl_hooks.control", "rl_hooks.parts", "rl_hooks.sources.named", "rl_hooks.sources.series"},
     "rl_hooks.export.compiled": EXPORT | {"numba"},
     "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
     "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},

@@ -58,7 +58,7 @@ class Asked(Generic[T]):
             self._open = _Question(self._call)
 
     def take(self, deadline_s: float) -> T:
-        """The answer, waited for until `deadline_s` of time.monotonic(). Raises SourceError, whatever the call raised."""
+        """The answer, waited for until `deadline_s` of time.monotonic(). SourceError whatever the call raised."""
         assert self._open is not None, "begin comes first"
         if self._late:
             raise SourceError(f"{self._what}: an earlier question is still without an answer")

@@ -7,7 +7,9 @@ labels:
   instance: {label: pod, pattern: '(.+)'}
 fields:
   in_flight: 'lb_pod_active_requests{job="balancer"}'
-  memory: {selector: 'jvm_memory_used_bytes{job="pods",area="heap"}', of: 'jvm_memory_max_bytes{job="pods",area="heap"}'}
+  memory:
+    selector: 'jvm_memory_used_bytes{job="pods",area="heap"}'
+    of: 'jvm_memory_max_bytes{job="pods",area="heap"}'
 ```
 
 docs/sources.md has every key.
@@ -118,7 +120,8 @@ def read_file(file: str, kind: str) -> Reading:
     problems: list[str] = []
     known = {"prometheus": ("url",), "text": ("targets",)}[kind] + _COMMON
     problems += [f"unknown key {key!r}; known are {', '.join(known)}" for key in content if key not in known]
-    url, targets = content.get("url"), ()
+    url = content.get("url")
+    targets: tuple[Target, ...] = ()
     if kind == "prometheus" and (problem := problem_of_url(url)) is not None:
         problems.append(f"url: {problem}")
     if kind == "text":
@@ -201,7 +204,7 @@ def _fields(node: Any, interval_s: float, intervals: float, problems: list[str])
     if not isinstance(node, dict) or not node:
         problems.append(f"fields: must give selectors to some of {', '.join(RANGES)}")
         return ()
-    found = []
+    found: list[Field] = []
     for name, one in node.items():
         one = {"selector": one} if isinstance(one, str) else one
         if name not in RANGES:
@@ -246,7 +249,9 @@ def _take(
     low, high = RANGES[name]
     own_low, own_high = one.get("valid", (low, high))
     if not low <= own_low <= own_high <= high:
-        problems.append(f"fields.{name}.valid: {[own_low, own_high]} reaches beyond what {name} can be, {low} to {high:g}")
+        problems.append(
+            f"fields.{name}.valid: {[own_low, own_high]} reaches beyond what {name} can be, {low} to {high:g}"
+        )
         return
     try:
         found.append(

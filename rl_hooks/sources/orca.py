@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +91,9 @@ class OrcaSource:
 
     def _nothing(self) -> str:
         if self.unreadable:
-            return f"{self.unreadable} of {self.reports} load reports cannot be read; the first: {self._first_unreadable}"
+            return (
+                f"{self.unreadable} of {self.reports} load reports cannot be read; the first: {self._first_unreadable}"
+            )
         if self.reports:
             return f"no answer of the last {self._fresh_ns / 1e9:g} s had a load report with a value within its range"
         return f"no answer had the header {HEADER} yet; do the services send it, and does the balancer let it pass?"
@@ -101,9 +103,9 @@ def parse_report(text: str) -> dict[str, float]:
     """The fields that a header states. Raises ValueError for what is no report.
 
     >>> parse_report("TEXT cpu_utilization=0.3,named_metrics.queue_depth=4")
-    {'cpu': 0.3, 'queue_depth': 4.0}
+    {'queue_depth': 4.0, 'cpu': 0.3}
     >>> parse_report('JSON {"mem_utilization": 0.5, "named_metrics": {"inflight": 2}}')
-    {'memory': 0.5, 'in_flight': 2.0}
+    {'in_flight': 2.0, 'memory': 0.5}
     """
     if len(text) > LARGEST_CHARACTERS:
         raise ValueError(f"is longer than {LARGEST_CHARACTERS} characters")
@@ -118,11 +120,8 @@ def parse_report(text: str) -> dict[str, float]:
         metrics = _of_json(text)
     else:
         raise ValueError("is neither JSON nor TEXT")
-    return {
-        field: value
-        for field, places in _WHERE.items()
-        if (value := next((metrics[place] for place in places if place in metrics), None)) is not None
-    }
+    stated = [(field, place) for field, places in _WHERE.items() for place in places if place in metrics]
+    return {field: metrics[place] for field, place in reversed(stated)}  # of several places the first counts
 
 
 def _of_text(text: str) -> dict[str, float]:
@@ -138,14 +137,12 @@ def _of_text(text: str) -> dict[str, float]:
 def _of_json(text: str) -> dict[str, float]:
     content = json.loads(text)
     if not isinstance(content, dict):
-        raise ValueError("is no JSON object")
+        raise ValueError("is no JSON object")  # noqa: TRY004  (of the text, not of an argument)
     metrics: dict[str, float] = {}
     for key, value in content.items():
-        name = _CAMEL.get(key, key)
-        named = value if name == "named_metrics" and isinstance(value, dict) else {}
-        for place, number in ((name, value), *((f"{name}.{own}", number) for own, number in named.items())):
+        name = str(_CAMEL.get(key, key))
+        named: dict[str, Any] = value if name == "named_metrics" and isinstance(value, dict) else {}
+        for place, number in [(name, value), *((f"{name}.{own}", number) for own, number in named.items())]:
             if isinstance(number, int | float) and not isinstance(number, bool):
                 metrics[place] = float(number)
     return metrics
-
-

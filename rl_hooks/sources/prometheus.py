@@ -14,7 +14,7 @@ from rl_hooks.control import Sample, SourceError
 from rl_hooks.sources.asking import Asked, Session, problem_of_url
 from rl_hooks.sources.fields import Reading, is_url, read_file, stale_ns, usual
 from rl_hooks.sources.prometheus_api import parse_intervals, parse_jobs, parse_range, range_query
-from rl_hooks.sources.series import FORGET, Field, Found, SampleClock, Selector, Series, SeriesError, tell
+from rl_hooks.sources.series import FORGET, Found, SampleClock, Selector, Series, SeriesError, tell
 
 TIMEOUT_S = 1.0
 HISTORY_TIMEOUT_S = 30.0
@@ -68,9 +68,7 @@ class PrometheusSource:
         """The raw values of a stretch of time, each known from the end of its scrape on. Raises SourceError."""
         self._resolve(to_ns, to_ns - from_ns, HISTORY_TIMEOUT_S)
         before_ns = FORGET * max(field.stale_ns for field in self._reading.fields)
-        found = {
-            one.text: self._long(one, from_ns - before_ns, to_ns) for one in _all_in_one(self._reading).values()
-        }
+        found = {one.text: self._long(one, from_ns - before_ns, to_ns) for one in _all_in_one(self._reading).values()}
         found = _by_selector(self._reading, found)
         jobs = sorted({one.labels.get("job", "") for series in found.values() for one in series} - {""})
         quoted = "|".join(job.replace("\\", r"\\").replace('"', r"\"") for job in map(_escaped, jobs))

@@ -72,7 +72,7 @@ class TextSource:
         sample = self._clock.sample(told, 0, received_ns)
         if sample is None:
             raise SourceError(
-                f"{self._reading.place}: nothing there is of the names that are looked for and names an instance of our "
+                f"{self._reading.place}: nothing there has a name that is looked for and tells of an instance of our "
                 "services; name others in a file"
             )
         return sample
