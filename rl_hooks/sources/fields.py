@@ -211,7 +211,7 @@ def _fields(node: Any, interval_s: float, intervals: float, problems: list[str])
             problems.append(f"fields: {name!r} is no field; known are {', '.join(RANGES)}")
         elif not isinstance(one, dict) or not isinstance(one.get("selector"), str):
             problems.append(f"fields.{name}: must be a selector, or a mapping with `selector`")
-        elif unknown := sorted(set(one) - set(_OF_A_FIELD)):
+        elif unknown := sorted(map(str, set(one) - set(_OF_A_FIELD))):
             problems.append(f"fields.{name}: unknown key {unknown[0]!r}; known are {', '.join(_OF_A_FIELD)}")
         else:
             checked = [*_wrong_in(one), *([_no_counter(name)] if one.get("rate") and name.endswith("_total") else [])]
