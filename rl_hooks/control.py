@@ -42,8 +42,8 @@ class InstanceSample:
     queue_depth: float  # requests waiting
     in_flight: float  # requests, as the balancer counts them
     capacity: float  # declared weight
-    requests_total: int
-    errors_total: int
+    requests_total: int | None
+    errors_total: int | None
     up: bool | None
 
 
@@ -57,12 +57,26 @@ class Sample:
 
 
 class Source(Protocol):
-    """Where metrics come from."""
+    """Where metrics come from.
+
+    One that asks somebody may have `limit(seconds)`: it is told once how long a sample may take, see `limit_sampling`.
+    """
 
     def describe(self) -> str: ...
 
     def sample(self) -> Sample | None:
         """The newest metrics; None when this source never has any. Raises SourceError."""
+
+
+SAMPLING_SHARE = 0.25
+"""Of the decision interval: longer a sample shall not be waited for, so that decisions stay in step."""
+
+
+def limit_sampling(source: Source, interval_s: float) -> None:
+    """Tell a source that can be told how long a decision can wait for it."""
+    limit = getattr(source, "limit", None)
+    if callable(limit):
+        limit(SAMPLING_SHARE * interval_s)
 
 
 class Actuator(Protocol):

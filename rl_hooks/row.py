@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+MISSING_U64 = 0xFFFFFFFFFFFFFFFF
 MISSING_U32 = 0xFFFFFFFF
 MISSING_U8 = 0xFF
 
@@ -220,8 +221,8 @@ SAMPLES = Table(
         ("queue_depth", "f", "requests waiting at the instance; NaN: missing"),
         ("in_flight", "f", "requests in flight as the balancer counts them; NaN: missing"),
         ("capacity", "f", "declared capacity (weight); NaN: unknown"),
-        ("requests_total", "Q", "requests sent to the instance since it started"),
-        ("errors_total", "Q", "of these, failed"),
+        ("requests_total", "Q", "requests sent to the instance since it started; MISSING_U64: unknown"),
+        ("errors_total", "Q", "of these, failed; MISSING_U64: unknown"),
         ("instance_ref", "H", "dictionary 'instance'"),
         ("service", "B", "index in decision.SERVICES"),
         ("up", "B", "1: takes requests; 0: down; MISSING_U8: unknown"),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, episodes, split, steps
+from rl_hooks.export.backfill import Backfill, read_backfill
 from rl_hooks.export.errors import ExportError
 from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
@@ -30,6 +31,7 @@ class RunSteps:
     intervals: steps.Intervals
     offset: int  # row of its first step in the data set's frame
     incomplete: int
+    backfill: Backfill | None = None
 
     @property
     def run_id(self) -> str:
@@ -71,15 +73,19 @@ def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
     runs = sorted(runs, key=lambda run: str(run.manifest["run_id"]))  # the bundle does not depend on who came first
     plans = [Plan.from_json(run.manifest["plan"]) for run in runs]
     _check_fit(runs, plans)
-    built = [steps.build(run, plan, exact_quantiles=exact_quantiles) for run, plan in zip(runs, plans, strict=True)]
+    fetched = [read_backfill(run.path) for run in runs]
+    built = [
+        steps.build(run, plan, exact_quantiles=exact_quantiles, backfill=more)
+        for run, plan, more in zip(runs, plans, fetched, strict=True)
+    ]
     dealt = [_deal(run, plan, part) for run, plan, part in zip(runs, plans, built, strict=True)]
     frame, means = split.fill_rewards(pd.concat(dealt, ignore_index=True))
     frame = _with_episodes(frame, align.spans_of(plans[0]).interval_ns)
     offsets = np.cumsum([0, *(len(part.frame) for part in built)])
     return Dataset(
         runs=tuple(
-            RunSteps(run, plan, part.intervals, int(offset), part.incomplete)
-            for run, plan, part, offset in zip(runs, plans, built, offsets, strict=False)
+            RunSteps(run, plan, part.intervals, int(offset), part.incomplete, more)
+            for run, plan, part, offset, more in zip(runs, plans, built, offsets, fetched, strict=False)
         ),
         frame=frame,
         observation=np.concatenate([part.observation for part in built]),

@@ -125,6 +125,18 @@ def _counts(data: Dataset) -> dict[str, Any]:
     }
 
 
+def _backfill(data: Dataset, part: RunSteps) -> dict[str, Any] | None:
+    """Where metrics that a run did not have were fetched after it, and how many steps have some of them."""
+    if part.backfill is None:
+        return None
+    mine = data.frame["run_id"] == part.run_id
+    return {
+        **part.backfill.facts,
+        "samples": len(part.backfill.rows),
+        "steps": int(data.frame.loc[mine, "metrics_backfilled"].sum()),
+    }
+
+
 def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
     run = part.run
     return {
@@ -135,6 +147,7 @@ def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
         "not_applied": facts.not_applied(run),
         "incomplete": part.incomplete,
         "samples": len(run.samples),
+        "backfill": _backfill(data, part),
         "losses": _losses(run),
         "clocks": facts.clocks(run),
         **facts.request_counts(run),

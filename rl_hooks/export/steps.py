@@ -10,6 +10,7 @@ import pandas as pd
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.export.backfill import Backfill
 from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -46,11 +47,14 @@ class Steps:
     incomplete: int  # decisions without a step: their interval was not over when the run ended
 
 
-def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
-    """The steps of `run`. Raises ExportError when it has no usable decision."""
+def build(run: Run, plan: Plan, *, exact_quantiles: bool, backfill: Backfill | None = None) -> Steps:
+    """The steps of `run`, with metrics fetched after it where it has none.
+
+    Raises ExportError when it has no usable decision.
+    """
     line = align.timeline(run, plan)
     found = align.tally(run, plan, line, exact_quantiles=exact_quantiles)
-    seen = align.observe(run, plan, line, found)
+    seen = align.observe(run, plan, line, found, backfill)
     unfinished = align.cohort_of(run.in_flight["service"], run.in_flight["start_ns"], line)
     frame = _when(run, plan, line)
     frame = frame.assign(
@@ -60,6 +64,7 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
         user_count=_users(run, line.t_ns),
         sample_unix_ns=seen.sample_ns,
         sample_age_s=np.where(seen.sample_ns > 0, (line.t_ns - seen.sample_ns) / 1e9, np.nan),
+        metrics_backfilled=seen.backfilled,
         warmup=line.t_ns < line.t_ns.min() + align.spans_of(plan).horizon_ns,
     )
     return Steps(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rl_hooks.control import Decision, Sample, Step, Window
 from rl_hooks.record.recorder import InForce
-from rl_hooks.row import MISSING_U8
+from rl_hooks.row import MISSING_U8, MISSING_U64
 from rl_hooks.run_folder import RunWriter
 
 logger = logging.getLogger(__name__)
@@ -119,8 +119,8 @@ class DecisionLog:
                 instance.queue_depth,
                 instance.in_flight,
                 instance.capacity,
-                instance.requests_total,
-                instance.errors_total,
+                MISSING_U64 if instance.requests_total is None else instance.requests_total,
+                MISSING_U64 if instance.errors_total is None else instance.errors_total,
                 self._writer.ref("instance", instance.instance),
                 instance.service,
                 MISSING_U8 if instance.up is None else instance.up,

@@ -23,7 +23,7 @@ from rl_hooks.policies.builtin import LoggingPolicy
 from rl_hooks.policies.named import RUN_FORMS, make_policies, make_run_policy
 from rl_hooks.policies.turns import Turns, turns_facts
 from rl_hooks.sources.named import make_source
-from rl_hooks.sources.none import BUILTIN as SOURCES
+from rl_hooks.sources.none import FORMS as SOURCES
 from rl_hooks.target import TargetError, root_of
 from rl_hooks.version import VERSION
 from scenario.errors import ScenarioError
@@ -63,7 +63,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "default": "uniform",
         "help": f"policy that routes while we record: {RUN_FORMS}",
     },
-    "--metrics-source": {"default": "auto", "help": f"auto, {', '.join(SOURCES)} or module:attribute"},
+    "--metrics-source": {"default": "auto", "help": f"auto, {SOURCES} or module:attribute"},
     "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
     "--fault-injector": {
         "default": "auto",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from rl_hooks.clock import Anchor, Offset, SteadyClock
-from rl_hooks.control import Controller
+from rl_hooks.control import Controller, limit_sampling
 from rl_hooks.record import generator, upkeep
 from rl_hooks.record.clocks import ClockNotes
 from rl_hooks.record.controller import DecisionLoop
@@ -97,6 +97,7 @@ class Recording:
         give_up = give_up_ns(setup.plan.request_timeout_s)
         local = self.role == "local"
         self.window = LocalWindow(spans, give_up, Reporter(self.writer)) if local else LiveWindow(spans, give_up)
+        limit_sampling(setup.source, setup.plan.decision_interval_s)
         controller = Controller(
             setup.policy, setup.source, setup.actuator, setup.plan.seed, self.clock.now_ns, self.window
         )

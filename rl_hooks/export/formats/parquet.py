@@ -59,6 +59,7 @@ _AFTER = {
     "offered_rps": pa.float32(),
     "user_count": pa.float32(),
     "sample_age_s": pa.float32(),
+    "metrics_backfilled": pa.bool_(),
     "warmup": pa.bool_(),
 }
 

@@ -124,9 +124,13 @@ def _pairs(
     )
 
 
+def _is_without(run: Mapping[str, Any]) -> bool:
+    return run.get("source") == "none" and run.get("backfill") is None
+
+
 def missing_telemetry(case: Case) -> Finding:
     evidence = case.evidence
-    without = {str(run["run_id"]) for run in evidence.facts["runs"] if run.get("source") == "none"}
+    without = {str(run["run_id"]) for run in evidence.facts["runs"] if _is_without(run)}
     of_source = ~evidence.steps["run_id"].isin(without).to_numpy()
     rows = evidence.usable[of_source[evidence.usable]]
     if without and len(rows) == 0:
