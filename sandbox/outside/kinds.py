@@ -7,7 +7,10 @@ from sandbox.outside.balancer import Starter
 OWN = "sandbox"
 """The sandbox's own balancer, in its own process: none of these."""
 
-_MODULES = {"envoy": "sandbox.outside.envoy.process"}
+_MODULES = {
+    "envoy": "sandbox.outside.envoy.process",
+    "haproxy": "sandbox.outside.haproxy.process",
+}
 KINDS = tuple(_MODULES)
 
 

@@ -42,7 +42,7 @@ class Server:
     name: str
     address: str  # host:port
     weight: int  # declared capacity, relative to the others of the service
-    maxconn: int | None = None  # requests it gets at once, more of them wait in HAProxy; None: any number
+    workers: int  # requests it works on at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ def haproxy_config(layout: Layout) -> str:
 
 def _global(layout: Layout) -> str:
     numbers = "\n".join(f"    setenv LB_{name.upper()} {getattr(layout.parameters, name):.6g}" for name in _SETTINGS)
+    every = [server for servers in layout.services.values() for server in servers]
+    workers = ",".join(f"{server.name}={server.workers}" for server in every)
     return f"""\
 # lb-contract/1 on HAProxy 2.6 and later. The strategies are in strategies.lua: one state of the instances for all six.
 # Switch a service's own strategy while it runs:
@@ -98,6 +100,7 @@ global
     stats socket {layout.folder}/runtime.sock mode 600 level admin
     # For strategies.lua; times are in seconds.
     setenv LB_SERVICES {",".join(layout.services)}
+    setenv LB_WORKERS {workers}
 {numbers}
     lua-load {layout.folder}/strategies.lua
 """
@@ -146,7 +149,9 @@ def _contract_headers() -> str:
     lines = []
     for name, variable, otherwise in headers:
         lines.append(f"    http-after-response set-header {name} {otherwise} {own}")
-        lines.append(f"    http-after-response set-header {name} %[var({variable})] {own} {{ var({variable}) -m found }}")
+        lines.append(
+            f"    http-after-response set-header {name} %[var({variable})] {own} {{ var({variable}) -m found }}"
+        )
     lines.append("    http-after-response set-header X-Trace-Id %[var(txn.trace)] if { var(txn.trace) -m found }")
     return "\n".join(lines)
 
@@ -239,11 +244,12 @@ def _service(layout: Layout, service: str, servers: Sequence[Server]) -> str:
         "    # What Lua chose holds, also a pinned instance that is down.",
         "    option persist",
         "    use-server %[var(txn.server)] if { var(txn.server) -m found }",
+        "    # As much as an instance takes; what is more waits here and not there, at most `timeout queue`.",
         f"    default-server check inter {every} fall {parameters.health_check_failures} rise 1",
     ]
     for server in servers:
-        room = "" if server.maxconn is None else f" maxconn {server.maxconn}"
-        lines.append(f"    server {server.name} {server.address} weight {server.weight}{room}")
+        room = server.workers * (1 + parameters.queue_per_worker)
+        lines.append(f"    server {server.name} {server.address} weight {server.weight} maxconn {room}")
     return "\n".join(lines) + "\n"
 
 

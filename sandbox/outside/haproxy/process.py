@@ -64,9 +64,13 @@ class HAProxy:
         if said.strip():
             raise BalancerError(f"HAProxy did not take its actions: {said.strip()}")
 
-    def set_parameters(self, parameters: Parameters) -> None:
+    def set_world(self, parameters: Parameters, workers: Mapping[str, int]) -> None:
         """See ExternalBalancer. HAProxy is reloaded: another process takes the ports over and knows nothing."""
-        self._layout = replace(self._layout, parameters=parameters)
+        services = {
+            service: [replace(server, workers=workers[server.name]) for server in servers]
+            for service, servers in self._layout.services.items()
+        }
+        self._layout = replace(self._layout, services=services, parameters=parameters)
         self.run()
 
     def ended(self) -> str | None:
@@ -150,7 +154,7 @@ def config_sha256(layout: Layout) -> str:
 
 def _layout(setup: Setup) -> Layout:
     services = {
-        service: [_server(endpoint) for endpoint in endpoints]
+        service: [_server(endpoint, setup.workers[endpoint.instance]) for endpoint in endpoints]
         for service, endpoints in groupby(setup.endpoints, lambda endpoint: endpoint.service)
     }
     return Layout(
@@ -162,8 +166,8 @@ def _layout(setup: Setup) -> Layout:
     )
 
 
-def _server(endpoint: Endpoint) -> Server:
-    return Server(endpoint.instance, _address(endpoint.host, endpoint.port), round(endpoint.capacity))
+def _server(endpoint: Endpoint, workers: int) -> Server:
+    return Server(endpoint.instance, _address(endpoint.host, endpoint.port), round(endpoint.capacity), workers)
 
 
 def _address(host: str, port: int) -> str:

@@ -7,8 +7,8 @@
 --     http-after-response set-var(txn.done) lua.account     once per answer, HAProxy's own errors too
 --     http-request use-service lua.metrics                  the metrics of the contract
 --
--- and says before `lua-load`, with one `setenv LB_NAME VALUE` each, which backends are services and the numbers of the
--- strategies; times are in seconds.
+-- and says before `lua-load`, with one `setenv LB_NAME VALUE` each, which backends are services, how many requests a
+-- server works on at once, and the numbers of the strategies; times are in seconds.
 
 local MAX_ATTEMPTS = 3
 
@@ -24,6 +24,13 @@ local settings = setmetatable({}, {
 local services = {}
 for name in (os.getenv("LB_SERVICES") or error("haproxy.cfg needs `setenv LB_SERVICES NAME,NAME`")):gmatch("[^,]+") do
     services[name] = { name = name }
+end
+
+local workers = {}
+for name, number in (os.getenv("LB_WORKERS") or error("haproxy.cfg needs `setenv LB_WORKERS NAME=N,NAME=N`")):gmatch(
+    "([^,=]+)=(%d+)"
+) do
+    workers[name] = tonumber(number)
 end
 
 local function time_s()
@@ -111,7 +118,8 @@ end
 
 local function new_instance(service, index, name)
     return {
-        index = index, name = name, service = service.name, workers = 1,
+        index = index, name = name, service = service.name,
+        workers = workers[name] or error("LB_WORKERS does not say how many workers " .. name .. " has"),
         ewma_s = nil, ewma_at_s = 0, seen_s = -math.huge, reported_queue = 0, turn_weight = 0, breaker = new_breaker(),
         codes = {}, buckets = {}, sum_s = 0, in_flight = 0,
     }
@@ -162,7 +170,6 @@ local function observe_latency(instance, now_s, latency_s)
     instance.ewma_at_s, instance.seen_s = now_s, now_s
 end
 
--- The number of workers is what the instance's last load report (ORCA) says; 1 until it says so.
 -- A queue that was reported once cannot outlive the requests in it.
 local function queue_of(instance)
     return math.max(math.min(instance.reported_queue, instance.in_flight), instance.in_flight - instance.workers)
@@ -369,9 +376,6 @@ local function learn(txn, exchange, code, now_s)
     if txn:get_var("txn.heard") then
         instance.reported_queue = tonumber(txn.f:res_hdr("x-queue-depth")) or 0
         waited_ms = waited_ms + (tonumber(txn.f:res_hdr("x-queue-ms")) or 0)
-        local report = txn.f:res_hdr("endpoint-load-metrics")
-        local workers = report and tonumber(report:match('"workers":%s*(%d+)'))
-        if workers and workers > 0 then instance.workers = workers end
         if code >= 500 then flag = "failed" end
     else
         flag = own_flag(code, now_s - exchange.sent_s)
