@@ -162,7 +162,7 @@ def _reading(layout: Layout) -> str:
     known = f"{{ req.hdr({REQUEST_ACTION}) -m str {' '.join(ACTIONS)} }}"
     pinned = f"{{ req.hdr({REQUEST_PIN}) -m found }}"
     return f"""\
-    http-request set-var(txn.shop) bool(true)
+    http-request set-var(txn.shop) bool(true) if {{ path_beg /proxy/ }}
     http-request set-var(txn.service) path,field(3,/)
     http-request set-var(txn.action) var(txn.service),map({layout.folder}/actions.map,{DEFAULT_ACTION})
     http-request set-var(txn.action) req.hdr({REQUEST_ACTION}) if {known}
@@ -174,33 +174,26 @@ def _reading(layout: Layout) -> str:
 def _frontend_shop(layout: Layout) -> str:
     allow = ", ".join(_METHODS)
     error = _json(f'{{"error":"Method not allowed: use {allow}"}}')
+    other_method = f"!{{ method {' '.join(_METHODS)} }}"
     return f"""\
 frontend shop from contract
     bind {layout.listen}
-{_if_shop(_reading(layout))}
-    http-request return status 405 {error} hdr Allow "{allow}" if {{ path_beg /proxy/ }} !{{ method {" ".join(_METHODS)} }}
+{_reading(layout)}
+    http-request return status 405 {error} hdr Allow "{allow}" if {{ var(txn.shop) -m found }} {other_method}
     # The metrics of the contract, and those that HAProxy has itself.
     http-request use-service lua.metrics if {{ path /balancer/metrics }}
     http-request use-service prometheus-exporter if {{ path /haproxy/metrics }}
-    use_backend control if !{{ path_beg /proxy/ }}
+    use_backend control if !{{ var(txn.shop) -m found }}
     use_backend unknown if !{{ var(txn.service) -m str {" ".join(layout.services)} }}
     use_backend again if {{ var(txn.action) -m str circuit_breaker }} !{{ var(txn.pin) -m found }}
     use_backend %[var(txn.service)]
 """
 
 
-def _if_shop(rules: str) -> str:
-    """The rules, for paths under /proxy/ only."""
-    condition = "{ path_beg /proxy/ }"
-    return "\n".join(
-        f"{rule} {condition}" if " if " in rule else f"{rule} if {condition}" for rule in rules.splitlines()
-    )
-
-
 def _again(layout: Layout) -> str:
     return f"""\
-# circuit_breaker retries on another instance. Such requests pass through HAProxy twice: the inner pass chooses anew for
-# every attempt, and says 425 when another one shall be made; the outer pass repeats the request on 425 and nothing else.
+# circuit_breaker retries on another instance. Such requests pass through HAProxy twice: the inner pass chooses anew
+# for every attempt, and says 425 when another one shall be made; the outer pass repeats the request on 425 only.
 backend again from base
     retries 2
     retry-on 425

@@ -1,4 +1,4 @@
-"""HAProxy as a process: found, started in the foreground, told through its runtime socket, reloaded, ended by its pid."""
+"""HAProxy as a process: found, started in the foreground, told by its runtime socket, reloaded, ended by its pid."""
 
 import hashlib
 import re
