@@ -5,21 +5,19 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 
 from sandbox.outside.balancer import BalancerError, Endpoint, Setup
+from sandbox.outside.child import Child
 from sandbox.outside.haproxy.config import DEFAULT_ACTION, LUA_FILE, Layout, Server, actions_map, haproxy_config
 from sandbox.parameters import Parameters
 
 OLDEST = (2, 6)
 """The version of Debian 12. Older ones lack `http-after-response set-var-fmt` or dynamic `use-server`."""
 
-START_S = 10.0
-STOP_S = 5.0
+START_S, ANSWER_S = 10.0, 5.0
 _FALLBACK = "/usr/sbin/haproxy"  # not on the path of ordinary users
 
 
@@ -49,12 +47,17 @@ class HAProxy:
         self._folder = setup.folder
         self._layout = _layout(setup)
         self._actions = dict.fromkeys(self._layout.services, DEFAULT_ACTION)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._before: list[subprocess.Popen[bytes]] = []  # they answer what they had begun, and end
+        self._children: list[Child] = []  # the last one serves; those before answer what they had begun, and end
+        self._pid = 0
 
     def describe(self) -> Mapping[str, str]:
         """See ExternalBalancer."""
         return {"kind": "haproxy", "version": self._version, "config_sha256": config_sha256(self._layout)}
+
+    def lines(self) -> Sequence[str]:
+        """See ExternalBalancer."""
+        metrics = f"http://{self._layout.listen}/balancer/metrics"
+        return [f"balancer: haproxy {self._version} metrics={metrics} configuration={self._folder}"]
 
     def set_actions(self, actions: Mapping[str, str]) -> None:
         """See ExternalBalancer."""
@@ -75,53 +78,30 @@ class HAProxy:
 
     def ended(self) -> str | None:
         """See ExternalBalancer."""
-        if self._process is None or self._process.poll() is None:
-            return None
-        return f"exit code {self._process.returncode}; its last words:\n{self._last_words()}"
+        return self._children[-1].ended()
 
     def stop(self) -> None:
         """See ExternalBalancer."""
-        for process in (*self._before, self._process):
-            if process is None:
-                continue
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for child in self._children:
+            child.stop()
 
     def run(self) -> None:
         """Start a process with the present layout, in the place of the one that runs; it listens on return."""
         shutil.copyfile(LUA_FILE, self._folder / LUA_FILE.name)
         (self._folder / "actions.map").write_text(actions_map(self._actions), encoding="utf-8")
         (self._folder / "haproxy.cfg").write_text(haproxy_config(self._layout), encoding="utf-8")
-        command = [*_dies_with_us(), self._program, "-db", "-f", str(self._folder / "haproxy.cfg")]
-        if self._process is not None:
-            command += ["-sf", str(self._process.pid)]
-            self._before.append(self._process)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self._wait_until_ready(self._process.pid)
+        command = [self._program, "-db", "-f", str(self._folder / "haproxy.cfg")]
+        command += ["-sf", str(self._pid)] if self._pid else []
+        self._children.append(Child(command, self._folder / f"haproxy-{len(self._children) + 1}.log"))
+        self._children[-1].wait_until(self._answers_anew, START_S, "HAProxy answers on its runtime socket")
 
-    @property
-    def _log(self) -> Path:
-        return self._folder / "haproxy.log"
-
-    def _last_words(self) -> str:
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-
-    def _wait_until_ready(self, pid: int) -> None:
-        """Until the process `pid` answers on the runtime socket, which it takes over when it listens."""
-        deadline_s = time.monotonic() + START_S
-        while time.monotonic() < deadline_s:
-            ended = self.ended()
-            if ended is not None:
-                raise BalancerError(f"HAProxy did not start: {ended}")
-            if f"Pid: {pid}\n" in self._try("show info"):
-                return
-            time.sleep(0.02)
-        raise BalancerError(f"HAProxy was not ready within {START_S:g} s; its last words:\n{self._last_words()}")
+    def _answers_anew(self) -> bool:
+        """Another process than the one before has the runtime socket; it takes it over when it listens."""
+        found = re.search(r"^Pid: (\d+)$", self._try("show info"), re.MULTILINE)
+        if found is None or int(found[1]) == self._pid:
+            return False
+        self._pid = int(found[1])
+        return True
 
     def _try(self, command: str) -> str:
         """What HAProxy answers; nothing when it does not listen yet."""
@@ -133,7 +113,7 @@ class HAProxy:
     def _tell(self, command: str) -> str:
         try:
             with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(STOP_S)
+                sock.settimeout(ANSWER_S)
                 sock.connect(str(self._folder / "runtime.sock"))
                 sock.sendall(f"{command}\n".encode())
                 return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
@@ -184,9 +164,3 @@ def _version(program: str) -> str:
             f"{program} is HAProxy {found[0].removeprefix('version ')}; 2.6 or newer is needed, or another balancer"
         )
     return found[0].removeprefix("version ")
-
-
-def _dies_with_us() -> list[str]:
-    """What goes before the command, so that HAProxy ends with a sandbox that is killed (Linux; util-linux has it)."""
-    setpriv = shutil.which("setpriv")
-    return [] if setpriv is None else [setpriv, "--pdeathsig", "TERM"]
