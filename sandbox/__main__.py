@@ -71,7 +71,9 @@ def _run(options: argparse.Namespace) -> int:
 
         return Stage(build, load)
 
-    def on_ready() -> None:
+    def on_ready(lines: Sequence[str] = ()) -> None:
+        for line in lines:
+            print(line)
         print(f"sandbox ready: {origin}/proxy state={origin}/state metrics={origin}/metrics", flush=True)
 
     problem: str | None = None

@@ -52,6 +52,9 @@ class ExternalBalancer(Protocol):
         """kind ("envoy"), version ("1.40.0") and config_sha256: of its configuration without hosts and ports, so that
         the same balancer of the same sandbox has the same one in every run."""
 
+    def lines(self) -> Sequence[str]:
+        """What a person should know about it, as where its admin interface is; printed when it is ready."""
+
     def set_actions(self, actions: Mapping[str, str]) -> None:
         """The own action of some services, from now on; it is in force on return, within 5 s. Raises BalancerError."""
 

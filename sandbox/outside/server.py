@@ -8,7 +8,8 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from sandbox.control import Control
@@ -102,12 +103,14 @@ class InstanceApp:
 class ControlApp:
     """The ASGI application on the control port: everything that is not under /proxy/."""
 
-    def __init__(self, clock: LiveClock, stage: Stage, control: Control, balancer: ExternalBalancer) -> None:
+    def __init__(
+        self, clock: LiveClock, stage: Stage, control: Control, balancer: ExternalBalancer, thread: Executor
+    ) -> None:
         self._clock = clock
         self._stage = stage
         self._control = control
         self._balancer = balancer
-        self._one_at_a_time = asyncio.Lock()
+        self._thread = thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request."""
@@ -119,8 +122,7 @@ class ControlApp:
         if len(request.body) > MAX_BODY_BYTES:
             reply = error_reply(413, TOO_LARGE, [(b"connection", b"close")])
         elif request.method == "PUT" and request.path in ("/control/actions", "/control/load"):
-            async with self._one_at_a_time:
-                reply = await self._change(request)
+            reply = await self._change(request)
         else:
             reply = self._handle(request)
         await send_reply(send, reply)
@@ -133,12 +135,16 @@ class ControlApp:
         reply = self._handle(request)
         if reply.status != 200:
             return reply
-        world = self._stage.world
-        try:
+        world, balancer = self._stage.world, self._balancer
+        actions = {service: one.action for service, one in world.balancers.items()}
+
+        def tell() -> None:
             if request.path == "/control/load":
-                await asyncio.to_thread(self._balancer.set_world, world.parameters, _workers(world))
-            actions = {service: balancer.action for service, balancer in world.balancers.items()}
-            await asyncio.to_thread(self._balancer.set_actions, actions)
+                balancer.set_world(world.parameters, _workers(world))
+            balancer.set_actions(actions)
+
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, tell)
         except BalancerError as error:
             return error_reply(502, str(error), [])
         return reply
@@ -152,7 +158,7 @@ def serve(
     base_url: str,
     *,
     parent_pid: int | None,
-    on_ready: Callable[[], None],
+    on_ready: Callable[[Sequence[str]], None],
 ) -> tuple[Stage, str | None]:
     """Serve until SIGINT or SIGTERM, until the parent is gone, or until the balancer ends: the stage as it is then, and
     in the last case what happened. Raises BalancerError when the balancer does not start."""
@@ -166,7 +172,7 @@ async def _serve(
     port: int,
     base_url: str,
     parent_pid: int | None,
-    on_ready: Callable[[], None],
+    on_ready: Callable[[Sequence[str]], None],
 ) -> tuple[Stage, str | None]:
     loop = asyncio.get_running_loop()
     clock = LiveClock(loop)
@@ -178,6 +184,9 @@ async def _serve(
     listeners, endpoints = _listeners(stage, calls, waits, loop)
     control_socket = socket.create_server((HOST, 0), backlog=2048)
     folder = Path(tempfile.mkdtemp(prefix="sandbox-balancer-"))
+    # One thread for the balancer alone: its calls follow each other, and its process, which dies with the thread that
+    # started it, lives as long as this.
+    thread = ThreadPoolExecutor(1, "balancer")
     balancer: ExternalBalancer | None = None
     heard: list[Instance] = []
 
@@ -200,10 +209,11 @@ async def _serve(
         setup = Setup(
             endpoints, host, port, HOST, control_socket.getsockname()[1], parameters, _workers(stage.world), folder
         )
-        balancer = await asyncio.to_thread(start, setup)
+        balancer = await loop.run_in_executor(thread, start, setup)
         control = Control(stage, base_url, time.time_ns, balancer.describe())
-        app = ControlApp(clock, stage, control, balancer)
-        server = Server(config_of(app), waits.stop, on_ready)
+        app = ControlApp(clock, stage, control, balancer, thread)
+        lines = balancer.lines()
+        server = Server(config_of(app), waits.stop, lambda: on_ready(lines))
         if parent_pid is not None:
             watch_parent(loop, parent_pid, server)
         problem: list[str] = []
@@ -214,7 +224,8 @@ async def _serve(
         return stage, problem[0] if problem else None
     finally:
         if balancer is not None:
-            await asyncio.to_thread(balancer.stop)
+            await loop.run_in_executor(thread, balancer.stop)
+        thread.shutdown()
         client.close()
         for listener in listeners:
             listener.close()

@@ -41,6 +41,7 @@ UPSTREAM_IDLE_S = 60
 """Below the 75 s after which an instance closes an idle connection, so that no request meets a closing one."""
 
 HEALTH_PATH = "/actuator/health"
+IF_ABSENT = "ADD_IF_ABSENT"
 LUA = Path(__file__).with_name("pick.lua")
 
 
@@ -205,8 +206,11 @@ def _local_replies() -> Json:
         "body_format_override": {"json_format": {"error": "No healthy instances available for service: %ROUTE_NAME%"}},
     }
     unrouted = {
-        "filter": {"status_code_filter": {"comparison": {"op": "GE", "value": _default("local_reply", 400)}}},
-        "headers_to_add": [_header("x-lb-action", DEFAULT_ACTION), _header("x-lb-instance", NO_INSTANCE)],
+        "filter": {"not_health_check_filter": {}},  # always: the status is not known yet to an error of the parser
+        "headers_to_add": [
+            _header("x-lb-action", DEFAULT_ACTION, IF_ABSENT),
+            _header("x-lb-instance", NO_INSTANCE, IF_ABSENT),
+        ],
     }
     return {"mappers": [none_healthy, unrouted], "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}}
 
@@ -449,12 +453,8 @@ def _is(header: str, value: str) -> Json:
     return {"name": header, "string_match": {"exact": value}}
 
 
-def _header(name: str, value: str) -> Json:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-
-
-def _default(key: str, value: int) -> Json:
-    return {"default_value": value, "runtime_key": key}
+def _header(name: str, value: str, how: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": how}
 
 
 def _fraction(key: str) -> Json:

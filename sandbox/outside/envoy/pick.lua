@@ -207,8 +207,7 @@ function envoy_on_request(handle)
   if chosen == nil then
     add_flag(request, "shed")
     request.shed = true
-    local text = '{"error":"All instances of ' .. service .. ' have long queues: request shed"}'
-    handle:respond({ [":status"] = "503", ["content-type"] = "application/json" }, text)
+    handle:respond({ [":status"] = "503" }, "All instances of " .. service .. " have long queues: request shed")
     return
   end
   request.pool, request.instance, request.in_flight = pool, chosen, chosen.in_flight

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -81,6 +81,10 @@ class Envoy:
 
     def describe(self) -> Mapping[str, str]:
         return {"kind": "envoy", "version": self._version, "config_sha256": self._sha256}
+
+    def lines(self) -> Sequence[str]:
+        admin = self._admin_file.read_text().strip()
+        return [f"balancer: envoy {self._version} admin=http://{admin} configuration={self._folder}"]
 
     def set_actions(self, actions: Mapping[str, str]) -> None:
         query = urlencode(config.runtime(actions))
