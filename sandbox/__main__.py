@@ -14,11 +14,13 @@ from typing import TypeVar
 
 from sandbox.access_log import AccessLog
 from sandbox.clock import Clock
+from sandbox.outside.balancer import BalancerError
+from sandbox.outside.kinds import KINDS, OWN, starter
 from sandbox.parameters import Parameters, dynamics_scale
 from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, read_catalogue
 from sandbox.sizing import ExpectError, read_expectation, size
 from sandbox.stage import Load, Stage
-from sandbox.world import World
+from sandbox.world import Outbound, World
 
 DEFAULT_UTILIZATION, HEALTHY_UTILIZATION = 0.85, 0.5
 
@@ -30,11 +32,11 @@ class OptionError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sandbox; the exit code: 0 after a stop, 2 when it could not start."""
+    """Run the sandbox; the exit code: 0 after a stop, 1 when its balancer ended, 2 when it could not start."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except OptionError as problem:
+    except (OptionError, BalancerError) as problem:
         print(f"sandbox: {problem}", file=sys.stderr)
         return 2
 
@@ -45,13 +47,17 @@ def _run(options: argparse.Namespace) -> int:
     access_log = _access_log(options.access_log)
     if options.parent is not None and sys.platform == "win32":
         raise OptionError("--parent does not work on Windows: leave it out and stop the sandbox with Ctrl-C")
+    if options.balancer != OWN and options.access_log is not None:
+        raise OptionError(
+            f"--access-log: the sandbox's own balancer writes it; with {options.balancer} use its own log"
+        )
     sock = _bind(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     origin = f"http://{host}:{sock.getsockname()[1]}"
     for line in _opening(options, load, utilization):
         print(line)
 
-    def make_stage(clock: Clock) -> Stage:
+    def make_stage(clock: Clock, outbound: Outbound | None = None) -> Stage:
         def build(load: Load) -> World:
             return World(
                 clock,
@@ -60,21 +66,43 @@ def _run(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 products=load.products,
                 start_unix_s=time.time() - clock.now(),
+                outbound=outbound,
             )
 
         return Stage(build, load)
 
-    def on_ready() -> None:
+    def on_ready(lines: Sequence[str] = ()) -> None:
+        for line in lines:
+            print(line)
         print(f"sandbox ready: {origin}/proxy state={origin}/state metrics={origin}/metrics", flush=True)
 
-    from sandbox.server import serve  # here, so that wrong options are answered without loading a server
+    problem: str | None = None
+    if options.balancer == OWN:
+        from sandbox.server import serve  # here, so that wrong options are answered without loading a server
 
-    stage = serve(
-        make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready, access_log=access_log
-    )
+        stage = serve(
+            make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready, access_log=access_log
+        )
+    else:
+        from sandbox.outside.server import serve as serve_outside
+
+        port = sock.getsockname()[1]
+        sock.close()  # the port was free; the balancer takes it
+        stage, problem = serve_outside(
+            make_stage,
+            starter(options.balancer),
+            options.host,
+            port,
+            f"{origin}/proxy",
+            parent_pid=options.parent,
+            on_ready=on_ready,
+        )
     for line in _closing(stage):
         print(line)
     sys.stdout.flush()
+    if problem is not None:
+        print(f"sandbox: {options.balancer} has ended, and with it the sandbox: {problem}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -112,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--catalogue", metavar="FILE", help="products to sell: a JSON list of sku, name, ... price")
     parser.add_argument("--access-log", metavar="FILE", help="append two JSON lines per request from outside to it")
+    parser.add_argument(
+        "--balancer",
+        choices=(OWN, *KINDS),
+        default=OWN,
+        help="what balances: the sandbox's own, or a real one in front of its instances (default: %(default)s)",
+    )
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process is gone")
     return parser
 

@@ -105,7 +105,7 @@ def _reply(status: int, body: bytes, headers: Headers) -> HttpReply:
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asked:
     """What the headers of a request say, as far as we believe it."""
 
     action: str | None = None
@@ -116,8 +116,8 @@ class _Asked:
     session_id: str | None = None
 
 
-def _read_headers(headers: Headers) -> _Asked:
-    asked = _Asked()
+def read_headers(headers: Headers) -> Asked:
+    asked = Asked()
     for name, value in headers:
         if name == _ASK_ACTION:
             action = value.decode("latin-1")
@@ -146,7 +146,7 @@ class Proxy:
     def open(self, request: HttpRequest, on_reply: Callable[[HttpReply], None]) -> Exchange | None:
         """Handle a request; `on_reply` is called once, possibly before this returns. The exchange is there to be
         cancelled; None when no service was asked."""
-        asked = _read_headers(request.headers)
+        asked = read_headers(request.headers)
         service, slash, rest = request.path[len(PREFIX) :].partition("/")
         path = slash + rest
         reply = self._own_reply(request, asked, service, path)
@@ -171,9 +171,9 @@ class Proxy:
     def refuse(self, request: HttpRequest, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
         """An error of the balancer's own about a request that it does not handle."""
         service = request.path[len(PREFIX) :].partition("/")[0]
-        return self._refuse(service, _read_headers(request.headers), status, text, *extra)
+        return self._refuse(service, read_headers(request.headers), status, text, *extra)
 
-    def _own_reply(self, request: HttpRequest, asked: _Asked, service: str, path: str) -> HttpReply | None:
+    def _own_reply(self, request: HttpRequest, asked: Asked, service: str, path: str) -> HttpReply | None:
         """What the balancer answers without asking an instance; None when it has to."""
         balancer = self._stage.world.balancers.get(service)
         if request.method not in METHODS:
@@ -187,10 +187,10 @@ class Proxy:
             return self._refuse(service, asked, 503, _no_instance(service))
         return json_reply(200, {"status": "UP", "service": service}, self._own_headers(service, asked))
 
-    def _refuse(self, service: str, asked: _Asked, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
+    def _refuse(self, service: str, asked: Asked, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
         return json_reply(status, {"error": text}, [*self._own_headers(service, asked), *extra])
 
-    def _own_headers(self, service: str, asked: _Asked) -> Headers:
+    def _own_headers(self, service: str, asked: Asked) -> Headers:
         """Headers of an answer for which no instance was contacted."""
         balancer = self._stage.world.balancers.get(service)
         headers: Headers = [
@@ -206,7 +206,7 @@ class Proxy:
             headers.append((b"x-trace-id", asked.trace_id))
         return headers
 
-    def _answer(self, service: str, path: str, asked: _Asked, exchange: Exchange) -> HttpReply:
+    def _answer(self, service: str, path: str, asked: Asked, exchange: Exchange) -> HttpReply:
         headers = _exchange_headers(asked, exchange)
         status, body, come_back = answer_of(exchange, service, path)
         if come_back:
@@ -260,7 +260,7 @@ def _error_text(response: Response) -> str:
     return str(body.get("error", ""))[:_MAX_ECHO]
 
 
-def _exchange_headers(asked: _Asked, exchange: Exchange) -> Headers:
+def _exchange_headers(asked: Asked, exchange: Exchange) -> Headers:
     flags = exchange.flags
     if asked.unknown_action:
         flags = ("unknown_action", *flags)

@@ -43,6 +43,7 @@ MODEL = {  # of the sandbox: pure code, the same live and in virtual time
     *("sandbox.stage", "sandbox.strategies", "sandbox.weather", "sandbox.world"),
 }
 SANDBOX = MODEL | {"sandbox.access_log", "sandbox.control", "sandbox.metrics", "sandbox.server"}
+OUTSIDE = {"sandbox.outside.balancer", "sandbox.parameters", "rl_hooks.decision"}  # all that an adapter knows of it
 SHOPPERS = {  # the live shoppers' own rules, without Locust
     *("profiles.answers", "profiles.base", "profiles.cart", "profiles.choice", "profiles.journeys", "profiles.running"),
     *("profiles.seats", "profiles.session", "profiles.shop", "profiles.tries"),
@@ -129,7 +130,17 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.stores": STORES,
     "rl_hooks.stores.fetch": STORES | {"rl_hooks.run_folder"},
     "rl_hooks.stores.s3": STORES | {"boto3", "botocore"},
-    "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
+    "sandbox": {*SANDBOX, "rl_hooks.decision", "rl_hooks.version", "uvicorn", "httptools", "uvloop"},
+    "sandbox.__main__": {*SANDBOX, "sandbox.outside"},
+    "sandbox.outside": {*SANDBOX, "sandbox.outside", "uvicorn", "httptools"},
+    "sandbox.outside.balancer": {"sandbox.parameters"},
+    "sandbox.outside.calls": MODEL,
+    "sandbox.outside.client": {"httptools"},
+    "sandbox.outside.door": MODEL | {"sandbox.outside.calls"},
+    "sandbox.outside.kinds": OUTSIDE,
+    "sandbox.outside.haproxy": OUTSIDE | {"sandbox.outside.haproxy"},
+    "sandbox.outside.haproxy.config": {"sandbox.parameters", "rl_hooks.decision"},
+    "sandbox.outside.envoy": OUTSIDE | {"sandbox.outside.envoy", "yaml"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
