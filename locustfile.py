@@ -78,6 +78,9 @@ def _wire(environment: Any, web_ui: Any, **_: Any) -> None:
     environment.events.quitting.add_listener(lambda **_: part.quit())
     if web_ui is not None:
         watch_start_form(web_ui, part)
+        from rl_hooks.webui.tab import add_tab  # here, because it needs numpy, which workers do without
+
+        add_tab(web_ui, part, PROJECT)
     PART.set(part)
 
 
