@@ -38,6 +38,7 @@ class Board:
         self._monotonic_s = monotonic_s
         self._run: Run | None = None  # the newest that has begun
         self._now: Now | None = None
+        self._now_ns = 0  # of the last tick
         self._reward: RewardSoFar | None = None
         self._history = History()
         self._broken = False
@@ -54,7 +55,7 @@ class Board:
 
     def ticked(self, run: Run, now: Now) -> None:
         if run is self._run and run.begun:
-            self._now = now
+            self._now, self._now_ns = now, run.recording.clock.now_ns()
             self._carefully(lambda: self._note(run, now))
 
     def _fold(self, run: Run, rows: Any) -> None:
@@ -120,7 +121,7 @@ class Board:
             rows_lost=run.recording.recorder.rows_lost,
             decisions=0 if loop is None else loop.decisions,
             skipped=None if loop is None else loop.skipped_ticks,
-            now_ns=run.recording.clock.now_ns(),
+            now_ns=self._now_ns if run.over else run.recording.clock.now_ns(),
             sample_ns=None if step is None or step.sample is None else step.sample.t_ns,
             chosen=() if step is None else chosen_of(step),
             observation=None if step is None else step.observations,

@@ -47,11 +47,12 @@ function tell(id, text) {
 function showRun(now) {
   $("run").hidden = now === null;
   if (now === null) return;
+  const going = now.state === "running";
   $("phase").textContent = now.phase || now.scenario;
   $("state").textContent = now.state;
-  $("state").className = `chip ${now.state === "running" ? "running" : ""}`;
+  $("state").className = `chip ${going ? "running" : ""}`;
   $("clock").textContent =
-    `${clock(now.run_time_s)} of ${clock(now.duration_s)}, ${clock(now.duration_s - now.run_time_s)} left \u00b7 ${now.run}`;
+    `${clock(now.run_time_s)} of ${clock(now.duration_s)}${going ? `, ${clock(now.duration_s - now.run_time_s)} left` : ""} \u00b7 ${now.run}`;
   tell("trouble", now.trouble);
   tell("faults", now.faults.length ? `Faults in force: ${now.faults.join(", ")}` : "");
   showFigures(now);
@@ -62,6 +63,7 @@ function showRun(now) {
 }
 
 function showFigures(now) {
+  const of = (name) => now.services.reduce((total, one) => total + (one[name] || 0), 0);
   const sum = (name) => now.users.reduce((total, one) => total + one[name], 0);
   const { requests, failed, rows_lost: lost, decisions, skipped } = now.counts;
   const figures = [
@@ -71,6 +73,7 @@ function showFigures(now) {
     ["Decisions recorded", whole(decisions), skipped ? `${skipped} intervals missed` : ""],
     ["Reward so far", fixed(now.reward.mean, 3), now.reward.decisions ? "without load balance" : "no decision is settled yet"],
     ["Telemetry age", known(now.telemetry_age_s, (v) => `${v.toFixed(1)} s`), now.telemetry_age_s === null ? "no metrics" : ""],
+    ["Requests/s", of("request_rate_rps").toFixed(1), `${of("in_flight")} in flight`],
     ["Traffic", now.pattern || UNKNOWN, ""],
   ];
   $("figures").replaceChildren(...figures.map(([name, value, note, bad]) => make("div", {},
