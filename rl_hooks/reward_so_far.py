@@ -2,9 +2,9 @@
 
     rows of requests --fold--> cohorts, one per service and decision --settle--> mean reward of those that are settled
 
-The definitions are the exporter's, and what it says is the last word. Two things differ: load balance, which needs names
-and capacities of instances, is left out, and the other components share its weight as they do wherever it is missing; and
-the interval of a decision counts with its planned length.
+The definitions are the exporter's, and what it says is the last word. Two things differ: load balance, which needs
+names and capacities of instances, is left out, and the other components share its weight as they do wherever it is
+missing; and the interval of a decision counts with its planned length.
 """
 
 import math
@@ -100,7 +100,9 @@ class RewardSoFar:
         return weighted_sum(components(cohorts), self._plan.scenario.reward_weights).reshape(-1, len(SERVICES))
 
     def _expected(self, tick: int) -> Floats:
-        """Requests of each service that the plan expects in the interval, at the users planned in its middle."""
+        """Requests of each service expected in the interval, at the users planned in its middle; NaN: unknown."""
+        if not self._plan.max_users_per_profile:  # traffic that no plan made
+            return np.full(len(SERVICES), np.nan)
         interval_s = self._plan.decision_interval_s
         rates = self._plan.expected_service_rps_at((tick + 0.5) * interval_s)
         return np.array([rates.get(name, 0.0) * interval_s for name in SERVICES])

@@ -101,7 +101,13 @@ def document(at: Standing) -> dict[str, Any]:
         "duration_s": at.plan.duration_s,
         "phase": None if phase is None else phase.name,
         "phases": [
-            {"name": one.name, "start_s": one.start_s, "end_s": one.end_s, "users": one.users, "intensity": one.intensity}
+            {
+                "name": one.name,
+                "start_s": one.start_s,
+                "end_s": one.end_s,
+                "users": one.users,
+                "intensity": one.intensity,
+            }
             for one in at.plan.phases
         ],
         "planned_faults": [

@@ -1,4 +1,4 @@
-"""Following a run by what it writes: new rows and lines of its folder, each read once. No Locust, also from elsewhere."""
+"""Following a run by what it writes: new rows and lines of its folder, each read once."""
 
 import json
 import socket
@@ -40,7 +40,9 @@ class Follower:
         self._decisions = 0
         self._last: tuple[str, Any] | None = None  # incarnation and decisions of the newest tick
         self._observation: Any = None
-        self._users: Mapping[str, Any] = {"run_time_s": 0.0, "planned": {}, "counts": {}, "t_ns": 0}
+        self._users: Mapping[str, Any] = {"planned": {}, "counts": {}}
+        self._run_time_s = 0.0
+        self._heard_ns = 0  # when it wrote last
         self._trouble: str | None = None
         self._faults: list[Mapping[str, Any]] = []
 
@@ -52,7 +54,7 @@ class Follower:
         for file in sorted((self._folder / "events").glob("*.jsonl")):
             for event in self._events.setdefault(file.name, LineTail(file)).new():
                 self._take(event)
-        self._reward.settle(self._users["run_time_s"])
+        self._reward.settle(self._run_time_s)
         over = state != "running"
         faults, failed = acting(self._faults, self._plan.faults)
         trouble = [manifest.get("fault"), None if over else self._trouble, None if over else self._silence(), *failed]
@@ -62,7 +64,7 @@ class Follower:
             state=state,
             facts=manifest,
             plan=self._plan,
-            run_time_s=self._users["run_time_s"],
+            run_time_s=self._run_time_s,
             planned=self._users["planned"],
             running=self._users["counts"],
             failed=self._failed,
@@ -70,7 +72,7 @@ class Follower:
             rows_lost=None,
             decisions=self._decisions,
             skipped=skipped,
-            now_ns=self._users["t_ns"] if over else self._now_ns(),
+            now_ns=self._heard_ns if over else self._now_ns(),
             sample_ns=sample_ns,
             chosen=chosen,
             observation=self._observation,
@@ -87,14 +89,17 @@ class Follower:
             return state
         leading = [who for who in read_incarnations(self._folder) if who.role in ("local", "master")]
         dead = [
-            not who.closed and who.locked and who.host == socket.gethostname() and not holds_lock(self._folder, who.name)
+            not who.closed
+            and who.locked
+            and who.host == socket.gethostname()
+            and not holds_lock(self._folder, who.name)
             for who in leading
         ]
         return GONE if dead and all(dead) else "running"
 
     def _silence(self) -> str | None:
-        silent_s = (self._now_ns() - self._users["t_ns"]) / 1e9
-        if not self._users["t_ns"] or silent_s < SILENT_S:
+        silent_s = (self._now_ns() - self._heard_ns) / 1e9
+        if not self._heard_ns or silent_s < SILENT_S:
             return None
         return f"nothing was written for {silent_s:.0f} s"
 
@@ -110,7 +115,9 @@ class Follower:
         decisions = self._new(name, DECISIONS)
         if len(decisions):
             self._decisions += len(decisions)
-            self._last = name, decisions[decisions["tick"] == decisions["tick"].max()].copy()
+            newest = decisions[decisions["tick"] == decisions["tick"].max()].copy()
+            self._last = name, newest
+            self._hear(int(newest["t_ns"].max()), int(newest["tick"][0]) * self._plan.decision_interval_s)
         observations = self._new(name, OBSERVATIONS)
         if len(observations):
             newest = observations[observations["tick"] == observations["tick"].max()]
@@ -125,6 +132,7 @@ class Follower:
         match event["kind"]:
             case "users":
                 self._users = event
+                self._hear(event["t_ns"], event["run_time_s"])
             case "seen":  # rows of workers whose files are elsewhere are known by their number at least
                 for name, (rows, *_) in event["rows"].items():
                     self._rows[name] = max(self._rows.get(name, 0), rows)
@@ -134,6 +142,10 @@ class Follower:
                 self._trouble = None
             case "fault":
                 self._faults.append(event)
+
+    def _hear(self, t_ns: int, run_time_s: float) -> None:
+        self._heard_ns = max(self._heard_ns, t_ns)
+        self._run_time_s = max(self._run_time_s, run_time_s)
 
     def _newest(self) -> tuple[list[Chosen], int | None, int | None]:
         """The newest decisions, the time of the sample that was read for them, and how many intervals were missed."""
@@ -170,7 +182,9 @@ class RowTail:
         for number, file in self._files():
             try:
                 rows = read_segment(file, self._table).rows
-            except FileNotFoundError:  # it is being sealed, which gives it another name: its rows come with the next look
+            except (
+                FileNotFoundError
+            ):  # it is being sealed, which gives it another name: its rows come with the next look
                 break
             fresh = rows[rows["seq"] > self.rows]
             if len(fresh):
@@ -201,7 +215,9 @@ class LineTail:
             try:
                 yield dict(json.loads(line))
             except ValueError as error:
-                raise RunFolderError(f"{self._file}: a line is damaged; export the run, which tells what is lost") from error
+                raise RunFolderError(
+                    f"{self._file}: a line is damaged; export the run, which tells what is lost"
+                ) from error
 
 
 def _policies(folder: Path, incarnation: str) -> dict[int, str]:
@@ -214,5 +230,7 @@ def newest(runs: Path) -> Path:
     """The run folder in `runs` that was started last. Raises RunFolderError when there is none."""
     folders = [file.parent for file in sorted(runs.glob("*/manifest.json"))]
     if not folders:
-        raise RunFolderError(f"{runs}: there is no run in it; start one, name a run folder, or another place with --runs")
+        raise RunFolderError(
+            f"{runs}: there is no run in it; start one, name a run folder, or another place with --runs"
+        )
     return max(folders, key=lambda folder: int(read_manifest(folder).get("started_unix_ns", 0)))

@@ -6,7 +6,7 @@ from typing import Any
 UNKNOWN = "-"
 
 _HEAD = ("service", "latency", "p95", "failed", "req/s", "in flight", "cpu", "queue", "action", "propensity", "reward")
-_WIDTHS = (-18, 9, 9, 8, 8, 10, 6, 6, -18, 11, 7)  # negative: to the left
+_WIDTHS = (-17, 7, 7, 6, 6, 9, 4, 5, -17, 10, 6)  # negative: to the left
 
 
 def lines_of(now: Mapping[str, Any]) -> list[str]:

@@ -80,6 +80,9 @@ class _Sink:
     def flush(self) -> None:
         """Nothing waits anywhere."""
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def take(self) -> bytes:
         pieces, self._pieces = b"".join(self._pieces), []
         return pieces
