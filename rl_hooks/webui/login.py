@@ -30,7 +30,7 @@ def add_login(web_ui: Any, environ: Mapping[str, str]) -> None:
         return
     app = web_ui.app
     app.secret_key = secrets.token_bytes(32)  # whoever is logged in has to do it again after a restart
-    app.config.update(SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_SECURE=web_ui.tls_cert is not None)
+    app.config.update(SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_SECURE=bool(web_ui.tls_cert))
     web_ui.login_manager.user_loader(lambda name: _User(name) if name == user else None)
     prefix = app.blueprints["locust"].url_prefix or ""
     blueprint = Blueprint("rl_login", __name__, url_prefix=prefix)

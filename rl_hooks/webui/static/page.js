@@ -95,7 +95,10 @@ function showSetup(now) {
     [make("dt", { textContent: name }), make("dd", { textContent: String(value) })]));
 }
 
+let drawn = null; // what the timeline shows, to be drawn anew when the window gets another width
+
 function showTimeline(now) {
+  drawn = now;
   const [width, height, left, top, bottom] = [Math.max(280, $("timeline").clientWidth), 170, 34, 22, 20];
   const x = (t) => left + (t / now.duration_s) * (width - left - 8);
   const planned = now.phases.map((one) => one.users);
@@ -253,6 +256,7 @@ function dress() {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
 }
 
+window.addEventListener("resize", () => { if (drawn !== null) showTimeline(drawn); });
 window.addEventListener("storage", dress);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
 document.body.classList.toggle("inside", window.parent !== window);
