@@ -25,6 +25,7 @@ FOLDER |= {"rl_hooks.clock", "rl_hooks.run_clocks"}
 LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
 STORES = {"rl_hooks.stores"}
+STANDING = {"rl_hooks.standing", "rl_hooks.reward_so_far", "rl_hooks.faults.acting"}
 EXPORT = (
     FACTS
     | FOLDER
@@ -115,6 +116,16 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.report_rows": FACTS | FOLDER,
     "rl_hooks.record": RECORD,
     "rl_hooks.record.form": RECORD | {"flask"},
+    "rl_hooks.reward_so_far": FACTS | NUMERIC | {"rl_hooks.export.rewards", "scenario.plan"},
+    "rl_hooks.standing": {"rl_hooks.decision", "rl_hooks.observation", "rl_hooks.reward_so_far", "scenario.plan"},
+    "rl_hooks.watch": FACTS | FOLDER | NUMERIC | STANDING | {"rl_hooks.watch", "scenario.errors", "scenario.plan"},
+    "rl_hooks.watch.text": set(),
+    "rl_hooks.webui.board": STANDING
+    | {"rl_hooks.control", "rl_hooks.decision", "rl_hooks.record", "rl_hooks.run_folder"},
+    "rl_hooks.webui.downloads": set(),
+    "rl_hooks.webui.exports": {"gevent"},
+    "rl_hooks.webui.login": {"gevent", "flask", "flask_login"},
+    "rl_hooks.webui.tab": {"gevent", "flask", "rl_hooks.record.lead", "rl_hooks.webui"},
     "rl_hooks.export": EXPORT,
     "rl_hooks.export.backfill": EXPORT | {"rl_hooks.sources.series"},
     "rl_hooks.export.fetch_metrics": EXPORT
@@ -277,6 +288,16 @@ def test_a_shipper_is_small_and_nobody_who_records_knows_of_it() -> None:
     recording = [module for module in MODULES if covers("rl_hooks.record", module) or module == "rl_hooks.run_folder"]
     named = {name for module in recording for name in imports_of(MODULES[module])}
     assert [name for name in named if covers("rl_hooks.ship", name) or covers("rl_hooks.stores", name)] == []
+
+
+def test_who_watches_a_run_loads_neither_locust_nor_what_reads_tables() -> None:
+    unwanted = f"{{*{LOCUST!r}, 'pandas', 'pyarrow'}}"
+    program = f"import sys, rl_hooks.watch.__main__; print(sorted({unwanted} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    program = "import sys, rl_hooks.webui.tab; print(sorted({'pandas', 'pyarrow'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_live_and_virtual_time_run_one_model() -> None:

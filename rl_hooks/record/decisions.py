@@ -61,6 +61,7 @@ class DecisionLog:
         self.decisions = 0
         self.faults = 0
         self.not_applied = NotApplied()
+        self.last: Step | None = None  # for those who look on
         self.window = window  # what the decisions are made with; None: nobody observes
         self._writer = writer
         self._in_force = in_force
@@ -77,6 +78,7 @@ class DecisionLog:
 
     def record(self, step: Step, phase_name: str | None) -> None:
         """Write what was decided in the phase of that name."""
+        self.last = step
         if step.sample is not None:
             self._record_sample(step.sample)
         phase = self._writer.ref("phase", phase_name or "")

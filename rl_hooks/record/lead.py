@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from locust.exception import RPCError
@@ -54,6 +54,16 @@ class Run:
         return "complete" if self.reached_end and self.fault is None else "interrupted"
 
 
+class Onlooker(Protocol):
+    """Who watches runs from within the leading process."""
+
+    def begun(self, run: Run) -> None:
+        """The run has begun: its decisions can be looked at from here on."""
+
+    def ticked(self, run: Run, now: Now) -> None:
+        """How the run stands, once a second."""
+
+
 class Lead(Part):
     """The process that plans, decides and ends the run: the only one, or the master of workers."""
 
@@ -64,6 +74,7 @@ class Lead(Part):
         self.runs = 0
         self.next_start_s = 0.0
         self.run: Run | None = None  # from its preparation until all is written
+        self.onlooker: Onlooker | None = None
         self._refusal: str | None = None  # why the last start came to nothing
         environment.parsed_options.rl_run = None
 
@@ -139,6 +150,8 @@ class Lead(Part):
             }
             self.environment.parsed_options.rl_run = about
         run.recording.decide(run.setup, self.tell_workers)
+        if self.onlooker is not None:
+            self.onlooker.begun(run)
 
     def tell_workers(self, tick: int, chosen: list[tuple[int, int, float]]) -> None:
         if self.is_master:
@@ -176,6 +189,8 @@ class Lead(Part):
             faults=tuple(fault.text for fault in run.setup.plan.faults_at(run_time_s)),
         )
         run.progress.tick(now)
+        if self.onlooker is not None:
+            self.onlooker.ticked(run, now)
 
     def _watch_faults(self, run: Run, run_time_s: float) -> None:
         """Without its agent the run is not what the scenario says: end it."""
