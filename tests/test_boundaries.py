@@ -31,7 +31,7 @@ EXPORT = (
     | FEATURES
     | TABLES
     | STORES
-    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
+    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "rl_hooks.parts", "scenario", "yaml"}
 )
 
 RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST
@@ -110,6 +110,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.stores.s3": STORES | {"boto3", "botocore"},
     "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
     "sandbox.virtual": VIRTUAL,
+    "sandbox.virtual.__main__": VIRTUAL | {"rl_hooks.parts"},
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},

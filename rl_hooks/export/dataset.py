@@ -172,5 +172,6 @@ def _meaning(plan: Plan) -> dict[str, Any]:
         "observation window": f"{plan.window_s:g} s",
         "decision interval": f"{plan.decision_interval_s:g} s",
         "reward weights": ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),
+        "rewards of one's own": ", ".join(f"{name} {what}" for name, what in plan.scenario.rewards.items()) or "none",
         "SLO": ", ".join(f"{name} {value:g} ms" for name, value in slo_ms.items()),
     }

@@ -99,10 +99,11 @@ def _metrics(data: Dataset, part: RunSteps) -> Iterator[str]:
     head = {**facts.provenance(part), "observation_names": [feature.name for feature in FEATURES]}
     opening = json.dumps(head, allow_nan=False, ensure_ascii=False, indent=1).removesuffix("\n}")
     yield f'{opening},\n "rows": [\n'
+    names = (*_METRICS, *(f"reward_{name}" for name in data.plan.scenario.rewards))
     mine = np.flatnonzero(data.frame["run_id"].to_numpy() == part.run_id)
     for first in range(0, len(mine), _ROWS):
         chosen = mine[first : first + _ROWS]
-        columns = {name: _jsonable(data.frame[name].to_numpy()[chosen]) for name in _METRICS}
+        columns = {name: _jsonable(data.frame[name].to_numpy()[chosen]) for name in names}
         columns["observation"] = _jsonable(data.observation[chosen])
         rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         yield ",\n" if first else ""

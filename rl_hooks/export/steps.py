@@ -10,6 +10,7 @@ import pandas as pd
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -140,10 +141,11 @@ def _rewards(
     run: Run, plan: Plan, line: align.Timeline, sent: SentTable, sample_ns: Ints, unfinished: Ints
 ) -> dict[str, Array]:
     cohorts = align.cohorts(run, plan, line, sent, sample_ns)
-    table = rewards.components(cohorts)
-    columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.REWARDS)}
+    own, weights = own_rewards(plan.scenario.rewards), plan.scenario.reward_weights
+    table = rewards.components(cohorts, own)
+    columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.names_of(weights))}
     return {
-        "reward": rewards.weighted_sum(table, plan.scenario.reward_weights),
+        "reward": rewards.weighted_sum(table, weights),
         **columns,
         "n_finished": cohorts.finished.astype(np.int64),
         "n_errors": cohorts.failed.astype(np.int64),

@@ -145,6 +145,7 @@ def _facts(card: ReportCard) -> Iterator[str]:
     rows["sessions"] = str(sum(int(run["sessions_by_outcome"]["sessions"]) for run in facts["runs"]))
     rows["decisions"] = f"{counts['decisions']}, every {facts['decision_interval_s']:g} s for each service"
     rows["transitions"] = parts + (f" ({excluded})" if excluded else "")
+    rows["reward"] = ", ".join(f"{name} {weight:g}" for name, weight in facts["reward_weights"].items())
     rows["logging policy"] = _each(facts["runs"], "logging_policy")
     rows["balancer, metrics, actuator"] = "; ".join(
         _each(facts["runs"], key) for key in ("balancer", "source", "actuator")

@@ -48,7 +48,7 @@ _AFTER = {
     "applied_share": pa.float32(),
     "action_differs": pa.bool_(),
     "reward": pa.float32(),
-    **{f"reward_{name}": pa.float32() for name in REWARDS},
+    **{f"reward_{name}": pa.float32() for name in REWARDS},  # and those of the scenario's own behind them
     "reward_01": pa.float32(),
     "reward_filled": pa.bool_(),
     "terminated": pa.bool_(),
@@ -72,7 +72,11 @@ def transitions(data: Dataset, part: str) -> pa.Table:
     columns = {name: _plain(frame[name], kind) for name, kind in _BEFORE.items()}
     columns.update(_features("obs", observation))
     columns["observation_mask"] = _lists(~np.isnan(observation), pa.bool_())
-    columns.update({name: _plain(frame[name], kind) for name, kind in _AFTER.items()})
+    for name, kind in _AFTER.items():
+        if name == "reward_01":
+            own = [f"reward_{one}" for one in data.plan.scenario.rewards]
+            columns.update({component: _plain(frame[component], pa.float32()) for component in own})
+        columns[name] = _plain(frame[name], kind)
     probabilities = frame[[f"prob_{index}" for index in range(len(ACTIONS))]].to_numpy(np.float32)
     columns["action_probs"] = _lists(probabilities, pa.float32())
     columns["action_mask"] = _lists(np.ones(probabilities.shape, bool), pa.bool_())
