@@ -31,7 +31,8 @@ EXPORT = (
     | FEATURES
     | TABLES
     | STORES
-    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "rl_hooks.parts", "scenario", "yaml"}
+    | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
+    | {"rl_hooks.parts", "rl_hooks.policy_schema"}
 )
 
 RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST
@@ -58,7 +59,7 @@ VIRTUAL = (
 )
 LEARN = NUMERIC | {"torch", "training.network", "training.inputs", "training.settings", "training.transitions"}
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
-READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
+READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policy_schema", "rl_hooks.report"}
 
 SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
 SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
@@ -143,14 +144,13 @@ RULES: dict[str, set[str]] = {
     | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}
     | {"rl_hooks.run_folder"},
     "training.settings": {"training.errors", "scenario.errors", "yaml"},
-    "training.train": LEARN
-    | FACTS
-    | {"training", "rl_hooks.observation", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.train": LEARN | FACTS | {"training", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.transitions": NUMERIC
     | {
         "training",
         "rl_hooks.decision",
         "rl_hooks.observation",
+        "rl_hooks.policy_schema",
         "rl_hooks.export.formats.source",
         "rl_hooks.export.split",
     },
@@ -158,7 +158,11 @@ RULES: dict[str, set[str]] = {
     "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
     "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
-    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "rl_hooks.policies"},
+    "training.targets": (
+        ESTIMATES
+        | {"training.errors", "rl_hooks.decision", "rl_hooks.observation", "rl_hooks.policies"}
+        | {"rl_hooks.policy_schema"}
+    ),
 }
 
 MODULES = {

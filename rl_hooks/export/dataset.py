@@ -11,6 +11,8 @@ import pandas as pd
 from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, episodes, split, steps
 from rl_hooks.export.errors import ExportError
+from rl_hooks.export.own_features import Named
+from rl_hooks.observation import FEATURES, Feature
 from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -53,6 +55,12 @@ class Dataset:
     episodes: pd.DataFrame
     reward_means: Mapping[str, float]  # service -> mean over train; what a step without a finished request gets
     exact_quantiles: bool
+    own: tuple[Named, ...] = ()  # features of one's own, whose columns are behind those of FEATURES
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """What the columns of the matrices mean."""
+        return (*FEATURES, *(one.feature for one in self.own))
 
     @property
     def plan(self) -> Plan:
@@ -65,13 +73,15 @@ class Dataset:
         return chosen
 
 
-def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
+def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False, own: tuple[Named, ...] = ()) -> Dataset:
     """One data set of several runs. Raises ExportError when they do not fit together or one cannot be exported."""
     _check_readable(runs)
     runs = sorted(runs, key=lambda run: str(run.manifest["run_id"]))  # the bundle does not depend on who came first
     plans = [Plan.from_json(run.manifest["plan"]) for run in runs]
     _check_fit(runs, plans)
-    built = [steps.build(run, plan, exact_quantiles=exact_quantiles) for run, plan in zip(runs, plans, strict=True)]
+    built = [
+        steps.build(run, plan, exact_quantiles=exact_quantiles, own=own) for run, plan in zip(runs, plans, strict=True)
+    ]
     dealt = [_deal(run, plan, part) for run, plan, part in zip(runs, plans, built, strict=True)]
     frame, means = split.fill_rewards(pd.concat(dealt, ignore_index=True))
     frame = _with_episodes(frame, align.spans_of(plans[0]).interval_ns)
@@ -88,6 +98,7 @@ def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
         episodes=episodes.episode_table(frame),
         reward_means=means,
         exact_quantiles=exact_quantiles,
+        own=own,
     )
 
 

@@ -76,7 +76,10 @@ def _observation(data: Dataset) -> dict[str, Any]:
             "obs.<name> at the decision, as it was made with; next.<name> at the end of its interval; "
             "all.<name> at the decision with every row of every worker known; raw units, float32"
         ),
-        "features": [asdict(feature) for feature in FEATURES],
+        "features": [
+            *(asdict(feature) for feature in FEATURES),
+            *({**asdict(one.feature), "class": one.reference} for one in data.own),
+        ],
         "mask_rule": MASK_RULE,
         "pattern_thresholds": asdict(THRESHOLDS),
         "quantiles": quantiles,

@@ -1,6 +1,7 @@
 """The steps of one run: one row per service and decision, with everything but its episode and its side of the split."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.export.own_features import Named, own_values
 from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
@@ -47,7 +49,7 @@ class Steps:
     incomplete: int  # decisions without a step: their interval was not over when the run ended
 
 
-def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
+def build(run: Run, plan: Plan, *, exact_quantiles: bool, own: Sequence[Named] = ()) -> Steps:
     """The steps of `run`. Raises ExportError when it has no usable decision."""
     line = align.timeline(run, plan)
     found = align.tally(run, plan, line, exact_quantiles=exact_quantiles)
@@ -63,11 +65,13 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
         sample_age_s=np.where(seen.sample_ns > 0, (line.t_ns - seen.sample_ns) / 1e9, np.nan),
         warmup=line.t_ns < line.t_ns.min() + align.spans_of(plan).horizon_ns,
     )
+    window_ns = align.spans_of(plan).window_ns
+    at, after = (own_values(run, window_ns, own, line.service, t_ns) for t_ns in (line.t_ns, line.next_ns))
     return Steps(
         frame=frame[line.complete].reset_index(drop=True),
-        observation=seen.at[line.complete],
-        next_observation=seen.after[line.complete],
-        all_rows=seen.all_rows[line.complete],
+        observation=np.hstack((seen.at, at))[line.complete],
+        next_observation=np.hstack((seen.after, after))[line.complete],
+        all_rows=np.hstack((seen.all_rows, at))[line.complete],
         intervals=Intervals(line),
         spans=_spans(run, plan, found),
         incomplete=int((~line.complete).sum()),
