@@ -90,6 +90,9 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.parts": {"scenario.errors", "scenario.refs"},
+    "rl_hooks.parts_check": LOOP
+    | NUMERIC
+    | {"rl_hooks.decision", "rl_hooks.export", "rl_hooks.faults", "rl_hooks.observation", "rl_hooks.parts", *LIGHT},
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "yaml", *LIGHT},
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},

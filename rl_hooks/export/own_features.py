@@ -22,7 +22,8 @@ from rl_hooks.export.errors import ExportError
 from rl_hooks.observation import FEATURE_INDEX, Feature
 from rl_hooks.parts import PartError, make_part
 from rl_hooks.policy_schema import EXPORTER, NEVER_MISSING
-from rl_hooks.request_log import end_ns
+from rl_hooks.request_log import DTYPE, end_ns
+from rl_hooks.row import SAMPLES
 from rl_hooks.run_reader import Run
 
 Array = npt.NDArray[Any]
@@ -76,7 +77,7 @@ def find_features(references: Sequence[str]) -> tuple[Named, ...]:
         except PartError as error:
             problems.append(str(error))
             continue
-        wrong = _problems(part, [one.feature.name for one in found])
+        wrong = _problems(part, [one.feature.name for one in found]) or _tried(Named(reference, part))
         problems += [f"{place}: {text}" for text in wrong]
         found += [] if wrong else [Named(reference, part)]
     if problems:
@@ -149,6 +150,17 @@ def _value(one: Named, before: Before) -> float:
         high = "any" if feature.high is None else f"{feature.high:g}"
         raise ExportError(f"{place}: returned {value:g}; its range is {feature.low:g} to {high}")
     return value
+
+
+def _tried(one: Named) -> list[str]:
+    """What is wrong with the value where nothing happened yet, as at the start of every run."""
+    requests, samples = np.empty(0, DTYPE), np.empty(0, [("incarnation", "<u2"), *SAMPLES.dtype.descr])
+    nobody = dict.fromkeys(("endpoint", "instance", "profile", "phase"), ("",))
+    try:
+        _value(one, Before(SERVICES[0], 0, 1, _read_only(requests), _read_only(samples), nobody))
+    except ExportError as error:
+        return [str(error).removeprefix(f"--feature {one.reference}: ")]
+    return []
 
 
 def _problems(part: Any, taken: Sequence[str]) -> list[str]:

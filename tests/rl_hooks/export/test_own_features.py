@@ -85,7 +85,9 @@ def test_what_they_are_given_is_the_window_before_the_moment_and_nothing_else() 
             return 0.0
 
     vars(sys.modules["team_features"])["Watch"] = Watch
-    data = assemble([run], own=find_features(["team_features:Watch"]))
+    own = find_features(["team_features:Watch"])
+    seen.clear()  # it was tried, where nothing had happened yet
+    data = assemble([run], own=own)
     window_ns = 10 * 10**9
     ends = end_ns(run.requests)
     assert {t for _, t in seen} >= set(data.frame["t_unix_ns"]) | set(data.frame["next_unix_ns"])
