@@ -159,6 +159,7 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
 
     Raises ExecutorError with all that is wrong, before anything is made or started.
     """
+    from rl_hooks.parts import PartError, find_rewards
     from rl_hooks.policies.builtin import PolicyError
     from rl_hooks.policies.named import make_policies, make_run_policy
     from rl_hooks.prerequisites import State, check_all
@@ -179,6 +180,7 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
                 options.decision_interval,
                 faults=not options.no_faults,
             )
+            find_rewards(plan.scenario.rewards)
             jobs.append(Job(Path(file.path), plan, Path(options.runs) / f"{plan.scenario.name}_{stamp}"))
 
     def check_policy() -> None:
@@ -192,7 +194,7 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
     for check in [*([] if problems else [find_jobs]), check_policy]:
         try:
             check()
-        except (ScenarioError, PolicyError) as error:
+        except (ScenarioError, PartError, PolicyError) as error:
             problems.append(str(error))
     # Without a plan only the target can be looked at.
     plans = [job.plan for job in jobs]

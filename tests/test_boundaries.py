@@ -33,6 +33,7 @@ EXPORT = (
     | TABLES
     | STORES
     | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
+    | {"rl_hooks.parts", "rl_hooks.policy_schema"}
 )
 
 RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST
@@ -60,7 +61,7 @@ VIRTUAL = (
 )
 LEARN = NUMERIC | {"torch", "training.network", "training.inputs", "training.settings", "training.transitions"}
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
-READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
+READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policy_schema", "rl_hooks.report"}
 
 SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
 SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
@@ -108,6 +109,9 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.http_call": HTTP | {"rl_hooks.places"},
     "rl_hooks.places": set(),
     "rl_hooks.parts": {"scenario.errors", "scenario.refs"},
+    "rl_hooks.parts_check": LOOP
+    | NUMERIC
+    | {"rl_hooks.decision", "rl_hooks.export", "rl_hooks.faults", "rl_hooks.observation", "rl_hooks.parts", *LIGHT},
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "rl_hooks.places", "yaml", *LIGHT},
     "rl_hooks.faults.http": HTTP | {"rl_hooks.faults", "rl_hooks.http_call", *LIGHT},
@@ -153,6 +157,7 @@ RULES: dict[str, set[str]] = {
     "sandbox.outside.haproxy.config": {"sandbox.parameters", "rl_hooks.decision"},
     "sandbox.outside.envoy": OUTSIDE | {"sandbox.outside.envoy", "yaml"},
     "sandbox.virtual": VIRTUAL,
+    "sandbox.virtual.__main__": VIRTUAL | {"rl_hooks.parts"},
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
@@ -185,14 +190,13 @@ RULES: dict[str, set[str]] = {
     | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}
     | {"rl_hooks.run_folder"},
     "training.settings": {"training.errors", "scenario.errors", "yaml"},
-    "training.train": LEARN
-    | FACTS
-    | {"training", "rl_hooks.observation", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.train": LEARN | FACTS | {"training", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.transitions": NUMERIC
     | {
         "training",
         "rl_hooks.decision",
         "rl_hooks.observation",
+        "rl_hooks.policy_schema",
         "rl_hooks.export.formats.source",
         "rl_hooks.export.split",
     },
@@ -200,7 +204,11 @@ RULES: dict[str, set[str]] = {
     "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
     "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
-    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "rl_hooks.policies"},
+    "training.targets": (
+        ESTIMATES
+        | {"training.errors", "rl_hooks.decision", "rl_hooks.observation", "rl_hooks.policies"}
+        | {"rl_hooks.policy_schema"}
+    ),
 }
 
 MODULES = {

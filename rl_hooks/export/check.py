@@ -54,8 +54,9 @@ def _rewards(data: Dataset) -> list[str]:
     problems = []
     if not (np.isfinite(reward) & (reward >= -_TOLERANCE) & (reward <= 1 + _TOLERANCE)).all():
         problems.append("a reward is not a number from 0 to 1")
-    table = kept[[f"reward_{name}" for name in rewards.REWARDS]].to_numpy()
-    total = rewards.weighted_sum(table, data.plan.scenario.reward_weights)
+    weights = data.plan.scenario.reward_weights
+    table = kept[[f"reward_{name}" for name in rewards.names_of(weights)]].to_numpy()
+    total = rewards.weighted_sum(table, weights)
     measured = ~kept["reward_filled"].to_numpy()
     if not np.allclose(total[measured], reward[measured], rtol=0, atol=_TOLERANCE):
         problems.append("a reward is not the weighted sum of its components")

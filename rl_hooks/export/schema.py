@@ -8,6 +8,7 @@ import numpy as np
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align, facts, rewards, split
 from rl_hooks.export.dataset import Dataset, RunSteps
+from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.histogram import BUCKETS_PER_OCTAVE
 from rl_hooks.observation import FEATURES, THRESHOLDS
 from rl_hooks.run_reader import Run
@@ -75,7 +76,10 @@ def _observation(data: Dataset) -> dict[str, Any]:
             "obs.<name> at the decision, as it was made with; next.<name> at the end of its interval; "
             "all.<name> at the decision with every row of every worker known; raw units, float32"
         ),
-        "features": [asdict(feature) for feature in FEATURES],
+        "features": [
+            *(asdict(feature) for feature in FEATURES),
+            *({**asdict(one.feature), "class": one.reference} for one in data.own),
+        ],
         "mask_rule": MASK_RULE,
         "pattern_thresholds": asdict(THRESHOLDS),
         "quantiles": quantiles,
@@ -83,11 +87,20 @@ def _observation(data: Dataset) -> dict[str, Any]:
 
 
 def _rewards(data: Dataset) -> dict[str, Any]:
+    own = data.plan.scenario.rewards
+    functions = {**rewards.REWARDS, **own_rewards(own)}
     return {
         "cohort": "requests of the service sent in [t, t + dt_s), whenever they end",
         "components": [
-            {"name": name, "unit": "share", "low": 0, "high": 1, "formula": (function.__doc__ or "").split(" Range")[0]}
-            for name, function in rewards.REWARDS.items()
+            {
+                "name": name,
+                "unit": "share",
+                "low": 0,
+                "high": 1,
+                "formula": (function.__doc__ or "").split(" Range")[0],
+                **({"function": own[name]} if name in own else {}),
+            }
+            for name, function in functions.items()
         ],
         "reward": "weighted sum; a missing component leaves its weight to the others in proportion",
         "reward_01": "equal to reward, which lies in [0, 1]",

@@ -1,6 +1,7 @@
 """The steps of one run: one row per service and decision, with everything but its episode and its side of the split."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import pandas as pd
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align, facts, rewards, split
 from rl_hooks.export.backfill import Backfill
+from rl_hooks.export.own_features import Named, own_values
+from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -47,7 +50,9 @@ class Steps:
     incomplete: int  # decisions without a step: their interval was not over when the run ended
 
 
-def build(run: Run, plan: Plan, *, exact_quantiles: bool, backfill: Backfill | None = None) -> Steps:
+def build(
+    run: Run, plan: Plan, *, exact_quantiles: bool, backfill: Backfill | None = None, own: Sequence[Named] = ()
+) -> Steps:
     """The steps of `run`, with metrics fetched after it where it has none.
 
     Raises ExportError when it has no usable decision.
@@ -67,11 +72,13 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool, backfill: Backfill | N
         metrics_backfilled=seen.backfilled,
         warmup=line.t_ns < line.t_ns.min() + align.spans_of(plan).horizon_ns,
     )
+    window_ns = align.spans_of(plan).window_ns
+    at, after = (own_values(run, window_ns, own, line.service, t_ns) for t_ns in (line.t_ns, line.next_ns))
     return Steps(
         frame=frame[line.complete].reset_index(drop=True),
-        observation=seen.at[line.complete],
-        next_observation=seen.after[line.complete],
-        all_rows=seen.all_rows[line.complete],
+        observation=np.hstack((seen.at, at))[line.complete],
+        next_observation=np.hstack((seen.after, after))[line.complete],
+        all_rows=np.hstack((seen.all_rows, at))[line.complete],
         intervals=Intervals(line),
         spans=_spans(run, plan, found),
         incomplete=int((~line.complete).sum()),
@@ -145,10 +152,11 @@ def _rewards(
     run: Run, plan: Plan, line: align.Timeline, sent: SentTable, sample_ns: Ints, unfinished: Ints
 ) -> dict[str, Array]:
     cohorts = align.cohorts(run, plan, line, sent, sample_ns)
-    table = rewards.components(cohorts)
-    columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.REWARDS)}
+    own, weights = own_rewards(plan.scenario.rewards), plan.scenario.reward_weights
+    table = rewards.components(cohorts, own)
+    columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.names_of(weights))}
     return {
-        "reward": rewards.weighted_sum(table, plan.scenario.reward_weights),
+        "reward": rewards.weighted_sum(table, weights),
         **columns,
         "n_finished": cohorts.finished.astype(np.int64),
         "n_errors": cohorts.failed.astype(np.int64),

@@ -18,7 +18,7 @@ from rl_hooks.actuators.header import BUILTIN as ACTUATORS
 from rl_hooks.actuators.named import make_actuator
 from rl_hooks.control import Actuator, Source
 from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
-from rl_hooks.parts import PartError
+from rl_hooks.parts import PartError, find_rewards
 from rl_hooks.policies.builtin import LoggingPolicy
 from rl_hooks.policies.named import RUN_FORMS, make_policies, make_run_policy
 from rl_hooks.policies.turns import Turns, turns_facts
@@ -157,6 +157,7 @@ def make_setup(options: Any, host: str) -> Setup:
     """Decide everything from the options. Raises SetupError with all that is wrong."""
     problems: list[str] = []
     plan = _attempt(problems, lambda: _plan(options))
+    _attempt(problems, lambda: find_rewards(plan.scenario.rewards) if plan is not None else None)
     root = _attempt(problems, lambda: root_of(host))
     policy = _attempt(problems, lambda: _policy(options.logging_policy, plan))
     kind = _kind_of(root) if root is not None else ""

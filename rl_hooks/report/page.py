@@ -146,6 +146,7 @@ def _facts(card: ReportCard) -> Iterator[str]:
     not_applied = f"; {counts['not_applied']} could not be applied" if counts.get("not_applied") else ""
     rows["decisions"] = f"{counts['decisions']}, every {facts['decision_interval_s']:g} s for each service{not_applied}"
     rows["transitions"] = parts + (f" ({excluded})" if excluded else "")
+    rows["reward"] = ", ".join(f"{name} {weight:g}" for name, weight in facts["reward_weights"].items())
     rows["logging policy"] = _each(facts["runs"], "logging_policy")
     rows["balancer, metrics, actuator"] = "; ".join(
         _each(facts["runs"], key) for key in ("balancer", "source", "actuator")
