@@ -39,6 +39,7 @@ RECORD |= {"rl_hooks.record", "rl_hooks.faults", "rl_hooks.parts", "scenario"}
 
 MODEL = {  # of the sandbox: pure code, the same live and in virtual time
     *("sandbox.backend", "sandbox.balancer", "sandbox.breaker", "sandbox.clock", "sandbox.faults", "sandbox.gauges"),
+    "sandbox.decides",
     *("sandbox.instance", "sandbox.parameters", "sandbox.processor", "sandbox.proxy", "sandbox.shop", "sandbox.sizing"),
     *("sandbox.stage", "sandbox.strategies", "sandbox.weather", "sandbox.world"),
 }
@@ -82,12 +83,14 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
     "rl_hooks.policies.turns": {"rl_hooks.policies.builtin"},
+    "rl_hooks.policies.observed": {"rl_hooks.policies.builtin"},
     "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},
     "rl_hooks.policies.onnx": FACTS | LOOP | FEATURES | NUMERIC | {"rl_hooks.policy_schema", "onnxruntime"},
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.sources.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts"},
+    "rl_hooks.actuators.observe": set(),
     "rl_hooks.parts": {"scenario.errors", "scenario.refs"},
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "yaml", *LIGHT},
@@ -96,6 +99,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.report_rows": FACTS | FOLDER,
     "rl_hooks.record": RECORD,
     "rl_hooks.record.form": RECORD | {"flask"},
+    "rl_hooks.record.statements": FACTS | FOLDER | {"rl_hooks.record.recorder"},
     "rl_hooks.export": EXPORT,
     "rl_hooks.export.compiled": EXPORT | {"numba"},
     "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},

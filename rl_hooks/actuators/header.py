@@ -17,6 +17,7 @@ class HeaderActuator:
 BUILTIN = {
     "header": "rl_hooks.actuators.header:HeaderActuator",
     "sandbox": "rl_hooks.actuators.sandbox:SandboxActuator",
+    "observe": "rl_hooks.actuators.observe:ObserveActuator",
 }
 """Short names for `--actuator`."""
 
