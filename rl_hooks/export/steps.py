@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.export import align, facts, rewards, split, stated
 from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -119,6 +119,8 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
 
 
 def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
+    if stated.is_observed(run):
+        return stated.columns(run, line)
     decisions = run.decisions[line.row]
     applied = align.applied(run, line, sent)
     policies = run.names["policy"]
@@ -133,6 +135,8 @@ def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
         "action_requested": decisions["action"].astype(np.int64),
         "applied_share": applied.share.astype(np.float32),
         "action_differs": ~applied.valid,
+        "observed": False,  # the balancer decided, see `stated`
+        "why_not": "",
     }
 
 

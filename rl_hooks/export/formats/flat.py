@@ -4,7 +4,7 @@
     infos/propensity (n,)  infos/action_probs (n, 6)  infos/reward_<component> (n,)  infos/...
 
 `timeouts` marks the last step of an episode; nothing terminates. Its row in `next_observations` is the observation
-after it, so use that and do not shift `observations`. Not compressed: that costs fifty times as much to write.
+after it, so use that and do not shift `observations`. Propensities and distributions that nobody stated are left out. Not compressed: that costs fifty times as much to write.
 """
 
 from pathlib import Path
@@ -28,8 +28,8 @@ def arrays(part: Part) -> dict[str, Any]:
     """The arrays of one part by name."""
     length = [episode.stop - episode.start for episode in part.episodes]
     infos = {
-        "propensity": part.propensity,
-        "action_probs": part.action_probs,
+        **({"propensity": part.propensity} if part.has_propensity else {}),
+        **({"action_probs": part.action_probs} if part.has_distribution else {}),
         **part.components,
         **{name: part.column(name, kind) for name, kind in _INFOS.items()},
         "episode": np.repeat(np.arange(len(length)), length),
