@@ -144,8 +144,7 @@ IN_FLIGHT = Table("in_flight", (*_SENT, ("busy", "B", "1: this request is in fli
 SENT_BYTES = IN_FLIGHT.row_bytes - 1  # a request row begins with exactly the bytes of its place on the board
 # The recorder packs a row in parts, because most of it stays the same for a page visit or an endpoint.
 ENDPOINT, STATED, VISIT, ENDED = (
-    struct.Struct("<" + "".join(code for _, code, _ in part))
-    for part in (_ENDPOINT + _STATED, _STATED, _VISIT, _ENDED)
+    struct.Struct("<" + "".join(code for _, code, _ in part)) for part in (_ENDPOINT + _STATED, _STATED, _VISIT, _ENDED)
 )
 SENT = struct.Struct("<" + "".join(code for _, code, _ in _TRY) + f"{ENDPOINT.size}s{VISIT.size}sB")
 PROPENSITY = struct.Struct("<f")

@@ -75,8 +75,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "up": 1,
     },
     "in_flight": {
-        **{"decision_tick": 0, "stated_decision": MISSING_U32},
-        **{"endpoint_ref": 1, "profile_ref": 1, "phase_ref": 1, "method": 1, "attempt": 1},
+        "decision_tick": 0,
+        "stated_decision": MISSING_U32,
+        **dict.fromkeys(("endpoint_ref", "profile_ref", "phase_ref", "method", "attempt"), 1),
     },
 }
 _TABLES = {**TABLES, "in_flight": IN_FLIGHT}

@@ -96,7 +96,7 @@ def _propensities(found: Mapping[str, Any]) -> str:
     policies = ", ".join(found["policies"])
     told = {
         "known": f"known at every step, as the balancer stated them (it named {policies})",
-        "some": f"known at {found['steps_with']} steps and unknown at {found['steps_without']}: no off-policy estimates",
+        "some": f"known at {found['steps_with']} steps and not at {found['steps_without']}: no off-policy estimates",
         "none": "none: the balancer decided by itself and stated no probabilities, so this data serves offline RL and "
         "imitation, and no off-policy estimate can be made of it",
     }

@@ -119,7 +119,11 @@ def _propensities(data: Dataset) -> dict[str, Any]:
         "steps_with": int(known.sum()),
         "steps_without": int((~known).sum()),
         "whole_distribution": bool(probabilities.notna().to_numpy().all()) and (bool(len(kept)) or not observed),
-        "stated_by": "the balancer" if data.frame["observed"].all() else "several" if observed else "the logging policy",
+        "stated_by": "the balancer"
+        if data.frame["observed"].all()
+        else "several"
+        if observed
+        else "the logging policy",
         "policies": sorted(str(name) for name in kept["policy_version"].unique()),
     }
 

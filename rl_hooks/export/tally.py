@@ -98,7 +98,10 @@ def _propensities(found: Mapping[str, Any]) -> list[str]:
     """Of a balancer that decides by itself, whether it stated them."""
     if found["stated_by"] == "the logging policy":
         return []
-    steps, policies = f"{found['steps_with']} steps with, {found['steps_without']} without", ", ".join(found["policies"])
+    steps, policies = (
+        f"{found['steps_with']} steps with, {found['steps_without']} without",
+        ", ".join(found["policies"]),
+    )
     return [f"propensities {found['are']}: {steps}; stated by {found['stated_by']}, policies named: {policies}"]
 
 

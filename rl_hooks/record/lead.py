@@ -91,9 +91,7 @@ class Lead(Part):
         self.runs += 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
         reading = Reading.of(setup.source, setup.actuator)
-        recording = Recording(
-            self.environment, role, setup.folder, setup.plan, clock, self.fail, reading=reading
-        )
+        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail, reading=reading)
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, self._project) if setup.plan.faults else None

@@ -22,7 +22,7 @@ from rl_hooks.record.controller import DecisionLoop
 from rl_hooks.record.decisions import Attendance
 from rl_hooks.record.options import Setup
 from rl_hooks.record.recorder import InForce
-from rl_hooks.record.statements import FedSource, Load, Reading, ReadingRecorder, make_recorder
+from rl_hooks.record.statements import ORDINARY, FedSource, Load, Reading, ReadingRecorder, make_recorder
 from rl_hooks.report_rows import Report, Reporter
 from rl_hooks.run_folder import RunFolderError, RunWriter, create_run_folder, read_manifest, this_process
 from scenario.plan import Plan
@@ -62,7 +62,7 @@ class Recording:
         run_time_s: Callable[[], float],
         on_fault: Callable[[str], None],
         offset_of: Callable[[Anchor], Offset | None] = _leading,
-        reading: Reading = Reading(),
+        reading: Reading = ORDINARY,
     ) -> None:
         self.role = role
         self.folder = folder

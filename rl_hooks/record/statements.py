@@ -45,11 +45,14 @@ class Reading:
         return Reading(bool(getattr(actuator, "observes", False)), bool(getattr(source, "reads_responses", False)))
 
 
+ORDINARY = Reading()
+
+
 def make_recorder(
     reading: Reading, writer: RunWriter, in_force: InForce, on_fault: Callable[[str], None], now_ns: Callable[[], int]
 ) -> Recorder:
     """The recorder that reads so much and no more."""
-    if reading == Reading():
+    if reading == ORDINARY:
         return Recorder(writer, in_force, on_fault, now_ns)
     return ReadingRecorder(reading, writer, in_force, on_fault, now_ns)
 

@@ -4,7 +4,8 @@
     infos/propensity (n,)  infos/action_probs (n, 6)  infos/reward_<component> (n,)  infos/...
 
 `timeouts` marks the last step of an episode; nothing terminates. Its row in `next_observations` is the observation
-after it, so use that and do not shift `observations`. Propensities and distributions that nobody stated are left out. Not compressed: that costs fifty times as much to write.
+after it, so use that and do not shift `observations`. Not compressed: that costs fifty times as much to write.
+Propensities and distributions that nobody stated are left out.
 """
 
 from pathlib import Path

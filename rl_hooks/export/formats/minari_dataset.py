@@ -93,7 +93,6 @@ def _is_ours(run: Mapping[str, Any]) -> bool:
 
 
 def _create(bundle: Bundle, part: Part, data_format: str) -> None:
-    runs = bundle.facts["runs"]
     with warnings.catch_warnings():
         # Minari warns for every fact that is not given. We have no address and no reference score.
         warnings.simplefilter("ignore", UserWarning)

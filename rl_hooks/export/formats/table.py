@@ -81,11 +81,7 @@ def write_formats(path: Path, writers: Mapping[str, Writer]) -> None:
 def describe_formats(path: Path, names: Iterable[str]) -> list[str]:
     """A line per format for people: where it is, how much is in it, what is not."""
     facts = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
-    return [
-        line
-        for name in names
-        for line in (_left_out(facts, name) or _describe(path / FORMATS_FOLDER / name))
-    ]
+    return [line for name in names for line in (_left_out(facts, name) or _describe(path / FORMATS_FOLDER / name))]
 
 
 def _left_out(facts: Mapping[str, Any], name: str) -> list[str]:
