@@ -1,5 +1,7 @@
 """Which actions were tried, where, and whether their probabilities are what the log says."""
 
+from typing import Any
+
 import numpy as np
 
 from rl_hooks.decision import ACTIONS, SERVICES
@@ -124,11 +126,11 @@ def _stated_propensity(case: Case) -> Finding:
     rows = evidence.usable[np.isfinite(evidence.propensity[evidence.usable])]
     p, action = evidence.propensity[rows], evidence.action[rows]
     weights = np.where(action[:, None] == np.arange(len(ACTIONS)), 1 / p[:, None], 0.0)
-    tried = (weights > 0).any(axis=0)  # what was never taken may have been impossible, which nobody stated
+    tried: Any = (weights > 0).any(axis=0)  # what was never taken may have been impossible, which nobody stated
     mean, error = weights.mean(axis=0), weights.std(axis=0) / len(rows) ** 0.5
     p_value = [
         stats.two_sided_p((one - 1) / reach) if took and reach > 0 else 1.0
-        for one, reach, took in zip(mean.tolist(), error.tolist(), list(tried), strict=True)
+        for one, reach, took in zip(mean.tolist(), error.tolist(), tried.tolist(), strict=True)
     ]
     corrected, smallest, limits = stats.holm(p_value), float(p.min()), case.limits
     off = int(np.argmin(p_value))
