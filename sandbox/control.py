@@ -103,6 +103,9 @@ class Control:
         ]
         if problems:
             return _problems(400, problems)
+        if self._stage.world.decides is not None:
+            way_out = "start it without --decides, or leave the actions to it (--actuator observe)"
+            return _problems(409, [f"this sandbox decides by itself ({self._stage.world.decides.policy}): {way_out}"])
         self._stage.world.set_actions(actions)
         return self._actions(request)
 

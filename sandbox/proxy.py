@@ -160,10 +160,11 @@ class Proxy:
             return None
         query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True)) if request.query else {}
         self._stage.note_request()
+        stated = self._statement(service, asked)  # of now: another decision may be in force when the answer is there
         return self._stage.world.send(
             service,
             Request(request.method, path, query, body, asked.token, asked.session_id),
-            lambda exchange: on_reply(self._answer(service, path, asked, exchange)),
+            lambda exchange: on_reply(self._answer(service, path, asked, stated, exchange)),
             action=asked.action,
             pin=asked.pin,
         )
@@ -201,13 +202,21 @@ class Proxy:
             (b"x-lb-inflight", b"0"),
             (b"x-lb-attempts", b"0"),
             (b"x-lb-flags", b"unknown_action" if asked.unknown_action else b"-"),
+            *self._statement(service, asked),
         ]
         if asked.trace_id is not None:
             headers.append((b"x-trace-id", asked.trace_id))
         return headers
 
-    def _answer(self, service: str, path: str, asked: Asked, exchange: Exchange) -> HttpReply:
-        headers = _exchange_headers(asked, exchange)
+    def _statement(self, service: str, asked: Asked) -> tuple[tuple[bytes, bytes], ...]:
+        """Who chose the action, where the balancer did and not the request."""
+        balancer = self._stage.world.balancers.get(service)
+        return () if balancer is None or asked.action is not None or asked.pin is not None else balancer.statement
+
+    def _answer(
+        self, service: str, path: str, asked: Asked, stated: tuple[tuple[bytes, bytes], ...], exchange: Exchange
+    ) -> HttpReply:
+        headers = [*_exchange_headers(asked, exchange), *stated]
         status, body, come_back = answer_of(exchange, service, path)
         if come_back:
             headers.append((b"retry-after", b"%d" % self._stage.world.parameters.retry_after))

@@ -11,6 +11,7 @@ from rl_hooks.decision import ACTION_INDEX
 from sandbox.backend import Backend
 from sandbox.balancer import Balancer, Exchange
 from sandbox.clock import Clock
+from sandbox.decides import Decider, Decides
 from sandbox.faults import Faults
 from sandbox.instance import Instance, Job
 from sandbox.parameters import CAPACITY_WEIGHTS, Parameters
@@ -38,6 +39,7 @@ class World:
         products: Sequence[Product] = DEFAULT_CATALOGUE,
         start_unix_s: float = 0.0,
         outbound: Outbound | None = None,
+        decides: Decides | None = None,
     ) -> None:
         self.clock = clock
         self._call = outbound or self._through_balancer
@@ -59,6 +61,8 @@ class World:
             )
             for service, instances in self.instances.items()
         }
+        self.decides = decides  # who chooses the control actions; None: whoever sets them
+        self._decider = None if decides is None else Decider(decides, self.balancers, clock, seed, start_unix_s)
         self.faults = Faults(self.instances, clock, parameters)
         self.weather = [
             Weather(instance, clock, Random(f"{seed}:{instance.name}:weather"), parameters)
@@ -91,6 +95,8 @@ class World:
 
     def close(self) -> None:
         """Another world follows: no more weather and health checks here, so that nothing stays on the clock."""
+        if self._decider is not None:
+            self._decider.close()
         for weather in self.weather:
             weather.end()
         for balancer in self.balancers.values():

@@ -41,6 +41,7 @@ RECORD |= {"rl_hooks.record", "rl_hooks.faults", "rl_hooks.parts", "scenario"}
 
 MODEL = {  # of the sandbox: pure code, the same live and in virtual time
     *("sandbox.backend", "sandbox.balancer", "sandbox.breaker", "sandbox.clock", "sandbox.faults", "sandbox.gauges"),
+    "sandbox.decides",
     *("sandbox.instance", "sandbox.parameters", "sandbox.processor", "sandbox.proxy", "sandbox.shop", "sandbox.sizing"),
     *("sandbox.stage", "sandbox.strategies", "sandbox.weather", "sandbox.world"),
 }
@@ -85,6 +86,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
     "rl_hooks.policies.turns": {"rl_hooks.policies.builtin"},
+    "rl_hooks.policies.observed": {"rl_hooks.policies.builtin"},
     "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},
     "rl_hooks.policies.onnx": FACTS | LOOP | FEATURES | NUMERIC | {"rl_hooks.policy_schema", "onnxruntime"},
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
@@ -98,6 +100,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.sources.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts", "scenario.errors"},
+    "rl_hooks.actuators.observe": set(),
     "rl_hooks.actuators.http": FACTS | LOOP | HTTP | {"rl_hooks.http_call", "rl_hooks.places"},
     "rl_hooks.actuators.http_file": FACTS
     | {"rl_hooks.http_call", "rl_hooks.places", "scenario.errors", "scenario.text"},
@@ -130,6 +133,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.webui.exports": {"gevent"},
     "rl_hooks.webui.login": {"gevent", "flask", "flask_login"},
     "rl_hooks.webui.tab": {"gevent", "flask", "rl_hooks.record.lead", "rl_hooks.webui"},
+    "rl_hooks.record.statements": FACTS | FOLDER | {"rl_hooks.record.recorder"},
     "rl_hooks.export": EXPORT,
     "rl_hooks.export.backfill": EXPORT | {"rl_hooks.sources.series"},
     "rl_hooks.export.fetch_metrics": EXPORT

@@ -135,11 +135,16 @@ def _unfit(frame: pd.DataFrame) -> list[str]:
     without = int((~((propensity > 0) & (propensity <= 1))).sum())
     unlike = int((np.abs(taken - propensity) > 1e-5).sum())
     problems = []
-    if without:
+    if without == len(frame):
+        problems.append(
+            "no step has a propensity: the balancer decided by itself and stated none, so what another policy would "
+            "have earned cannot be estimated; let it answer with X-LB-Propensity, or record with a logging policy"
+        )
+    elif without:
         problems.append(f"{without} of {len(frame)} steps have no propensity in (0, 1]: {again}")
     elif unlike:
         problems.append(f"{unlike} of {len(frame)} steps have a propensity unlike their action_probs: {again}")
-    elif float(probabilities.max(axis=1).min()) > 1 - 1e-6:
+    elif float(np.nanmax(probabilities, axis=1).min()) > 1 - 1e-6:
         problems.append("the logging policy never had a choice, so it tells about no other policy: record with uniform")
     if frame["action_differs"].any():
         problems.append(

@@ -34,6 +34,7 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         "rewards": _rewards(data),
         "privileged_columns": list(PRIVILEGED),
         "split": _split(data),
+        "propensities": _propensities(data),
         "counts": _counts(data),
         "runs": [_run(data, part) for part in data.runs],
     }
@@ -117,6 +118,26 @@ def _split(data: Dataset) -> dict[str, Any]:
         "seeds": {part.run_id: part.plan.seed for part in data.runs},
         "blocks": blocks.to_dict("records"),
         "episodes": {name: int((data.episodes["split"] == name).sum()) for name in split.SPLITS},
+    }
+
+
+def _propensities(data: Dataset) -> dict[str, Any]:
+    """What is known of the probabilities that actions of train and validation were drawn with."""
+    kept = data.frame[~data.rows(split.EXCLUDED)]
+    known = kept["propensity"].notna()
+    probabilities = kept[[f"prob_{index}" for index in range(len(ACTIONS))]]
+    observed = bool(data.frame["observed"].any())
+    return {
+        "are": "known" if known.all() and (len(kept) or not observed) else "some" if known.any() else "none",
+        "steps_with": int(known.sum()),
+        "steps_without": int((~known).sum()),
+        "whole_distribution": bool(probabilities.notna().to_numpy().all()) and (bool(len(kept)) or not observed),
+        "stated_by": "the balancer"
+        if data.frame["observed"].all()
+        else "several"
+        if observed
+        else "the logging policy",
+        "policies": sorted(str(name) for name in kept["policy_version"].unique()),
     }
 
 

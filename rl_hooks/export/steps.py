@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.export import align, facts, rewards, split, stated
 from rl_hooks.export.backfill import Backfill
 from rl_hooks.export.own_features import Named, own_values
 from rl_hooks.export.own_rewards import own_rewards
@@ -131,6 +131,8 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
 
 
 def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
+    if stated.is_observed(run):
+        return stated.columns(run, line)
     decisions = run.decisions[line.row]
     applied = align.applied(run, line, sent)
     policies = run.names["policy"]
@@ -145,6 +147,8 @@ def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
         "action_requested": decisions["action"].astype(np.int64),
         "applied_share": applied.share.astype(np.float32),
         "action_differs": ~applied.valid,
+        "observed": False,  # the balancer decided, see `stated`
+        "why_not": "",
     }
 
 

@@ -21,6 +21,7 @@ from rl_hooks.record.options import Setup, SetupError, make_setup
 from rl_hooks.record.part import EXIT_FAILED, EXIT_ROWS_LOST, EXIT_SETUP, ROWS_REPORTED, Part
 from rl_hooks.record.progress import Now, Progress
 from rl_hooks.record.recording import DECISIONS_MESSAGE, Recording, open_folder
+from rl_hooks.record.statements import Reading
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
 from scenario.plan import Plan
@@ -100,7 +101,8 @@ class Lead(Part):
         open_folder(setup)
         self.runs += 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
-        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
+        reading = Reading.of(setup.source, setup.actuator)
+        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail, reading=reading)
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, self._project) if setup.plan.faults else None
@@ -147,6 +149,7 @@ class Lead(Part):
                 "start_ns": start_ns,
                 "newest_ns": start_ns,
                 "decision": None,
+                "reading": asdict(Reading.of(run.setup.source, run.setup.actuator)),
             }
             self.environment.parsed_options.rl_run = about
         run.recording.decide(run.setup, self.tell_workers)

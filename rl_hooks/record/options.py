@@ -21,6 +21,7 @@ from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injecto
 from rl_hooks.parts import PartError, find_rewards
 from rl_hooks.policies.builtin import LoggingPolicy
 from rl_hooks.policies.named import RUN_FORMS, make_policies, make_run_policy
+from rl_hooks.policies.observed import Observed
 from rl_hooks.policies.turns import Turns, turns_facts
 from rl_hooks.sources.named import make_source
 from rl_hooks.sources.none import FORMS as SOURCES
@@ -136,7 +137,8 @@ class Setup:
         return [
             *self.plan.describe(),
             f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
-            f"logging policy: {self.policy.describe()}",
+            f"logging policy: {self.policy.describe()}"
+            + (", the balancer decides by itself" if isinstance(self.policy, Observed) else ""),
             *([f"turns: {self.policy.summary()}"] if isinstance(self.policy, Turns) else []),
             f"faults: {len(self.plan.faults)}, made by {self.injector}" if self.plan.faults else "faults: none",
             f"run folder: {self.folder}",
@@ -169,6 +171,8 @@ def make_setup(options: Any, host: str) -> Setup:
     faults = plan.faults if plan is not None else ()
     injector = _attempt(problems, lambda: _make_injector(injector_name, root, host, faults))
     _attempt(problems, lambda: _writable(Path(options.logs)))
+    if getattr(actuator, "observes", False):
+        policy = _attempt(problems, lambda: _observed(options)) or policy
     if problems or plan is None or policy is None or source is None or actuator is None:
         raise SetupError("\n".join(problems))
     started_ns = time.time_ns()
@@ -230,6 +234,16 @@ def _policy(text: str, plan: Plan | None) -> LoggingPolicy | Turns | None:
         make_policies(text)
         return None
     return make_run_policy(text, plan)
+
+
+def _observed(options: Any) -> Observed:
+    """Nobody of ours decides. Raises SetupError when somebody was asked to."""
+    if options.logging_policy != OPTIONS["--logging-policy"]["default"]:
+        raise SetupError(
+            f"--logging-policy {options.logging_policy}: with --actuator {options.actuator} the balancer decides by "
+            "itself, and nothing is drawn; leave one of the two out"
+        )
+    return Observed()
 
 
 def _writable(logs: Path) -> None:

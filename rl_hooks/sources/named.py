@@ -12,4 +12,6 @@ def make_source(option: str, name: str, root: str | None) -> Source:
         made: Source = make_target_part(place, name, BUILTIN, WITH_ARGUMENT, needed, root, passes=(SourceError,))
     except SourceError as error:
         raise PartError(f"{place}: {error}") from error
+    if getattr(made, "reads_responses", False) and not callable(getattr(made, "push_reports", None)):
+        raise PartError(f"{place}: reads responses (reads_responses), but lacks push_reports to be given them")
     return made

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from rl_hooks.actuators.header import BUILTIN as ACTUATORS
-from rl_hooks.actuators.header import WITH_ARGUMENT
+from rl_hooks.actuators.header import WITH_ARGUMENT as STEERED_WITH
 from rl_hooks.actuators.sandbox import SandboxActuator
 from rl_hooks.control import ActuatorError, SourceError
 from rl_hooks.decision import ACTIONS, SERVICES
@@ -146,7 +146,7 @@ def test_every_listed_source_says_its_name_and_gives_samples_or_says_why_not(
         assert sample is None or sample.t_ns <= sample.received_ns
 
 
-@pytest.mark.parametrize("name", sorted(set(ACTUATORS) - set(WITH_ARGUMENT)))
+@pytest.mark.parametrize("name", sorted(set(ACTUATORS) - set(STEERED_WITH)))
 def test_every_listed_actuator_says_its_name_and_takes_decisions(name: str, root: str) -> None:
     actuator: Any = resolve(name, ACTUATORS)
     made = actuator(root)
