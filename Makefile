@@ -13,6 +13,9 @@ BROWSER := $(BIN)/.installed-browser
 # offers them. By its version alone pip takes the one that this machine is set up for; the rest is locked.
 TORCH := torch==2.13.0
 
+# By file, because its tests share what is costly to make.
+TWO_AT_ONCE := -n 2 --dist loadfile
+
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
 
 .PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui validation bench plan verify-run report lock clean
@@ -53,10 +56,10 @@ report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
 	@$(BIN)/python -m rl_hooks.report "$(RUN)"
 
 test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not formats and not training and not s3 and not kubernetes and not balancers and not browser"
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "not slow and not formats and not training and not s3 and not kubernetes and not balancers and not browser"
 
 test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
-	$(BIN)/python -m pytest -m "slow and not training and not s3 and not kubernetes and not balancers and not browser"
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "slow and not training and not s3 and not kubernetes and not balancers and not browser"
 
 test-formats: $(DEV) $(FORMATS) ## run the tests of the formats with their own libraries
 	$(BIN)/python -m pytest -m formats

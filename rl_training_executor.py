@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from rl_hooks.children import ChildError, Process, Stop, child, interrupted_with_parent, kill, target_for, wait
 from rl_hooks.export.executions import FINISHED, INTERRUPTED, NAME, Execution, ResumeError, gates, resume
 from rl_hooks.export.summary import ScenarioResult, read_result, write_report
+from rl_hooks.sources.none import FORMS as SOURCES
 
 if TYPE_CHECKING:
     from rl_hooks.prerequisites import Check
@@ -135,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="fixes every choice of the shoppers and of the logging policy")
     add("--decision-interval", type=float, metavar="SECONDS", help="instead of the scenario's, before time scale")
     add("--logging-policy", default="uniform", help="as --logging-policy of locust")
-    add("--metrics-source", default="auto", help="auto, sandbox, none or module:attribute")
+    add("--metrics-source", default="auto", help=f"auto, {SOURCES} or module:attribute")
     add("--actuator", default="auto", help="auto, sandbox, header, http:FILE, envoy:URL or module:attribute")
     add("--fault-injector", default="auto", help="auto, none, sandbox, http:FILE, command:FILE or module:attribute")
     add("--no-faults", action="store_true", help="leave the scenarios' faults out; the data says so")
@@ -158,6 +159,7 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
 
     Raises ExecutorError with all that is wrong, before anything is made or started.
     """
+    from rl_hooks.parts import PartError, find_rewards
     from rl_hooks.policies.builtin import PolicyError
     from rl_hooks.policies.named import make_policies, make_run_policy
     from rl_hooks.prerequisites import State, check_all
@@ -178,6 +180,7 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
                 options.decision_interval,
                 faults=not options.no_faults,
             )
+            find_rewards(plan.scenario.rewards)
             jobs.append(Job(Path(file.path), plan, Path(options.runs) / f"{plan.scenario.name}_{stamp}"))
 
     def check_policy() -> None:
@@ -191,7 +194,7 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
     for check in [*([] if problems else [find_jobs]), check_policy]:
         try:
             check()
-        except (ScenarioError, PolicyError) as error:
+        except (ScenarioError, PartError, PolicyError) as error:
             problems.append(str(error))
     # Without a plan only the target can be looked at.
     plans = [job.plan for job in jobs]

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 from rl_hooks.policies.turns import Turns
+from rl_hooks.row import MISSING_U8
 
 NAN = math.nan
+_NONE_OF_OURS = (NAN,) * len(ACTIONS)
 
 
 class SourceError(Exception):
@@ -42,8 +44,8 @@ class InstanceSample:
     queue_depth: float  # requests waiting
     in_flight: float  # requests, as the balancer counts them
     capacity: float  # declared weight
-    requests_total: int
-    errors_total: int
+    requests_total: int | None
+    errors_total: int | None
     up: bool | None
 
 
@@ -57,7 +59,10 @@ class Sample:
 
 
 class Source(Protocol):
-    """Where metrics come from."""
+    """Where metrics come from.
+
+    One that asks somebody may have `limit(seconds)`: it is told once how long a sample may take, see `limit_sampling`.
+    """
 
     def describe(self) -> str: ...
 
@@ -65,8 +70,22 @@ class Source(Protocol):
         """The newest metrics; None when this source never has any. Raises SourceError."""
 
 
+SAMPLING_SHARE = 0.25
+"""Of the decision interval: longer a sample shall not be waited for, so that decisions stay in step."""
+
+
+def limit_sampling(source: Source, interval_s: float) -> None:
+    """Tell a source that can be told how long a decision can wait for it."""
+    limit = getattr(source, "limit", None)
+    if callable(limit):
+        limit(SAMPLING_SHARE * interval_s)
+
+
 class Actuator(Protocol):
-    """How decisions reach the balancer."""
+    """How decisions reach the balancer.
+
+    One with the attribute `observes = True` tells it nothing: the balancer decides, and nothing is drawn.
+    """
 
     def describe(self) -> str: ...
 
@@ -95,15 +114,15 @@ class Decision:
 
     tick: int
     service: int
-    action: int
+    action: int  # MISSING_U8: nobody of ours decided, the balancer does
     probabilities: tuple[float, ...]  # of the six actions, under the logging policy at that time
     policy: str
     actuated: bool
 
     @property
     def propensity(self) -> float:
-        """The probability of the action taken, in (0, 1]."""
-        return self.probabilities[self.action]
+        """The probability of the action taken, in (0, 1]; NaN: the balancer decides."""
+        return NAN if self.action == MISSING_U8 else self.probabilities[self.action]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +154,7 @@ class Controller:
     _previous: dict[int, int] = field(default_factory=dict)
 
     def step(self, tick: int, take_effect: Callable[[int, Sequence[Decision]], None]) -> Step:
-        """Sample, observe, decide, actuate.
+        """Sample, observe, decide, actuate; with an actuator that observes, sample and observe only.
 
         `take_effect(t_ns, decisions)` is called at the very moment `t_ns` the decisions come into force; whatever is
         sent after it is sent under them. A source or actuator that fails does not stop the loop: the decision is
@@ -151,6 +170,14 @@ class Controller:
         if self.window is not None:
             observed_ns = self.now_ns()
             observations = self.window.observe(observed_ns, sample)
+        if getattr(self.actuator, "observes", False):
+            decisions = tuple(
+                Decision(tick, service, MISSING_U8, _NONE_OF_OURS, "", actuated=False)
+                for service in range(len(SERVICES))
+            )
+            t_ns = self.now_ns()
+            take_effect(t_ns, decisions)
+            return Step(tick, t_ns, sample, decisions, "; ".join(faults) or None, observed_ns, observations)
         policy = self.policy.at(tick) if isinstance(self.policy, Turns) else self.policy
         drawn = [(service, *self._draw(policy, tick, service, observations)) for service in range(len(SERVICES))]
         not_applied: frozenset[str] = frozenset()

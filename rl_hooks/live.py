@@ -9,7 +9,7 @@ workers knows their rows as far as they have reported them; `seen` says how far 
 at exactly that again (`rl_hooks.export.replay`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +47,7 @@ class LiveWindow:
 
     def __init__(self, spans: Spans, give_up_ns: int) -> None:
         self.seen: dict[str, Seen] = {}  # incarnation -> how far the last observation knew its rows
+        self.on_rows: Callable[[Array], None] | None = None  # is told of all rows of REQUESTS as they come
         self._reported: dict[str, Seen] = {}  # incarnation -> how far they are known by now
         self._offset_ns: dict[str, int] = {}  # incarnation -> its newest offset; in use from the next observation on
         self._window = ObservationWindow(spans)
@@ -68,6 +69,8 @@ class LiveWindow:
         offset_ns = before.offset_ns if report.incarnation in self._reported else report.offset_ns
         self._offset_ns[report.incarnation] = report.offset_ns
         self._reported[report.incarnation] = Seen(report.seq, report.at_ns, offset_ns)
+        if self.on_rows is not None:
+            self.on_rows(rows)
         opened = self._open.setdefault(report.incarnation, {})
         ended = _traces(rows)
         is_new = np.array([trace not in opened for trace in ended], bool)

@@ -32,6 +32,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "duration_us": 20_000,
         "decision_tick": 0,
         "propensity": 1 / 6,
+        "stated_decision": MISSING_U32,
         "upstream_us": MISSING_U32,
         "queue_us": MISSING_U32,
         "endpoint_ref": 1,
@@ -73,7 +74,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "capacity": 1.0,
         "up": 1,
     },
-    "in_flight": {"decision_tick": 0, "endpoint_ref": 1, "profile_ref": 1, "phase_ref": 1, "method": 1, "attempt": 1},
+    "in_flight": {
+        "decision_tick": 0,
+        "stated_decision": MISSING_U32,
+        **dict.fromkeys(("endpoint_ref", "profile_ref", "phase_ref", "method", "attempt"), 1),
+    },
 }
 _TABLES = {**TABLES, "in_flight": IN_FLIGHT}
 _ORDER = {

@@ -25,6 +25,7 @@ FOLDER |= {"rl_hooks.clock", "rl_hooks.run_clocks"}
 LIVE = {"rl_hooks.live", "rl_hooks.report_rows", "rl_hooks.observation"}
 LOOP = {"rl_hooks.control", "rl_hooks.policies", "rl_hooks.sources", "rl_hooks.actuators", "rl_hooks.target"}
 STORES = {"rl_hooks.stores"}
+STANDING = {"rl_hooks.standing", "rl_hooks.reward_so_far", "rl_hooks.faults.acting"}
 EXPORT = (
     FACTS
     | FOLDER
@@ -32,6 +33,7 @@ EXPORT = (
     | TABLES
     | STORES
     | {"rl_hooks.export", "rl_hooks.faults.schedule", "rl_hooks.live", "scenario", "yaml"}
+    | {"rl_hooks.parts", "rl_hooks.policy_schema"}
 )
 
 RECORD = FACTS | FOLDER | LOOP | LIVE | HTTP | LOCUST
@@ -39,10 +41,12 @@ RECORD |= {"rl_hooks.record", "rl_hooks.faults", "rl_hooks.parts", "scenario"}
 
 MODEL = {  # of the sandbox: pure code, the same live and in virtual time
     *("sandbox.backend", "sandbox.balancer", "sandbox.breaker", "sandbox.clock", "sandbox.faults", "sandbox.gauges"),
+    "sandbox.decides",
     *("sandbox.instance", "sandbox.parameters", "sandbox.processor", "sandbox.proxy", "sandbox.shop", "sandbox.sizing"),
     *("sandbox.stage", "sandbox.strategies", "sandbox.weather", "sandbox.world"),
 }
 SANDBOX = MODEL | {"sandbox.access_log", "sandbox.control", "sandbox.metrics", "sandbox.server"}
+OUTSIDE = {"sandbox.outside.balancer", "sandbox.parameters", "rl_hooks.decision"}  # all that an adapter knows of it
 SHOPPERS = {  # the live shoppers' own rules, without Locust
     *("profiles.answers", "profiles.base", "profiles.cart", "profiles.choice", "profiles.journeys", "profiles.running"),
     *("profiles.seats", "profiles.session", "profiles.shop", "profiles.tries"),
@@ -58,7 +62,7 @@ VIRTUAL = (
 )
 LEARN = NUMERIC | {"torch", "training.network", "training.inputs", "training.settings", "training.transitions"}
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
-READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
+READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policy_schema", "rl_hooks.report"}
 
 SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
 SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
@@ -82,12 +86,21 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
     "rl_hooks.policies.turns": {"rl_hooks.policies.builtin"},
+    "rl_hooks.policies.observed": {"rl_hooks.policies.builtin"},
     "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},
     "rl_hooks.policies.onnx": FACTS | LOOP | FEATURES | NUMERIC | {"rl_hooks.policy_schema", "onnxruntime"},
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
+    "rl_hooks.sources.series": FACTS | NUMERIC | {"rl_hooks.control"},
+    "rl_hooks.sources.exposition": NUMERIC | {"prometheus_client", "rl_hooks.sources.series"},
+    "rl_hooks.sources.prometheus_api": NUMERIC | {"rl_hooks.sources.series"},
+    "rl_hooks.sources.admin_api": FACTS | {"rl_hooks.control"},
+    "rl_hooks.sources.envoy_clusters": FACTS | {"rl_hooks.control", "rl_hooks.sources.series"},
+    "rl_hooks.sources.orca": FACTS | NUMERIC | {"rl_hooks.control", "rl_hooks.sources.series"},
+    "rl_hooks.sources.fields": {"yaml", "rl_hooks.control", "rl_hooks.sources"},
     "rl_hooks.sources.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts", "scenario.errors"},
+    "rl_hooks.actuators.observe": set(),
     "rl_hooks.actuators.http": FACTS | LOOP | HTTP | {"rl_hooks.http_call", "rl_hooks.places"},
     "rl_hooks.actuators.http_file": FACTS
     | {"rl_hooks.http_call", "rl_hooks.places", "scenario.errors", "scenario.text"},
@@ -99,6 +112,9 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.http_call": HTTP | {"rl_hooks.places"},
     "rl_hooks.places": set(),
     "rl_hooks.parts": {"scenario.errors", "scenario.refs"},
+    "rl_hooks.parts_check": LOOP
+    | NUMERIC
+    | {"rl_hooks.decision", "rl_hooks.export", "rl_hooks.faults", "rl_hooks.observation", "rl_hooks.parts", *LIGHT},
     "rl_hooks.target": FACTS | HTTP,
     "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "rl_hooks.places", "yaml", *LIGHT},
     "rl_hooks.faults.http": HTTP | {"rl_hooks.faults", "rl_hooks.http_call", *LIGHT},
@@ -107,7 +123,21 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.report_rows": FACTS | FOLDER,
     "rl_hooks.record": RECORD,
     "rl_hooks.record.form": RECORD | {"flask"},
+    "rl_hooks.reward_so_far": FACTS | NUMERIC | {"rl_hooks.export.rewards", "scenario.plan"},
+    "rl_hooks.standing": {"rl_hooks.decision", "rl_hooks.observation", "rl_hooks.reward_so_far", "scenario.plan"},
+    "rl_hooks.watch": FACTS | FOLDER | NUMERIC | STANDING | {"rl_hooks.watch", "scenario.errors", "scenario.plan"},
+    "rl_hooks.watch.text": set(),
+    "rl_hooks.webui.board": STANDING
+    | {"rl_hooks.control", "rl_hooks.decision", "rl_hooks.record", "rl_hooks.run_folder"},
+    "rl_hooks.webui.downloads": set(),
+    "rl_hooks.webui.exports": {"gevent"},
+    "rl_hooks.webui.login": {"gevent", "flask", "flask_login"},
+    "rl_hooks.webui.tab": {"gevent", "flask", "rl_hooks.record.lead", "rl_hooks.webui"},
+    "rl_hooks.record.statements": FACTS | FOLDER | {"rl_hooks.record.recorder"},
     "rl_hooks.export": EXPORT,
+    "rl_hooks.export.backfill": EXPORT | {"rl_hooks.sources.series"},
+    "rl_hooks.export.fetch_metrics": EXPORT
+    | {"rl_hooks.control", "rl_hooks.parts", "rl_hooks.sources.named", "rl_hooks.sources.series"},
     "rl_hooks.export.compiled": EXPORT | {"numba"},
     "rl_hooks.export.formats.d4rl": EXPORT | {"h5py"},
     "rl_hooks.export.formats.d3rlpy_buffer": EXPORT | {"d3rlpy"},
@@ -119,8 +149,19 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.stores": STORES,
     "rl_hooks.stores.fetch": STORES | {"rl_hooks.run_folder"},
     "rl_hooks.stores.s3": STORES | {"boto3", "botocore"},
-    "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
+    "sandbox": {*SANDBOX, "rl_hooks.decision", "rl_hooks.version", "uvicorn", "httptools", "uvloop"},
+    "sandbox.__main__": {*SANDBOX, "sandbox.outside"},
+    "sandbox.outside": {*SANDBOX, "sandbox.outside", "uvicorn", "httptools"},
+    "sandbox.outside.balancer": {"sandbox.parameters"},
+    "sandbox.outside.calls": MODEL,
+    "sandbox.outside.client": {"httptools"},
+    "sandbox.outside.door": MODEL | {"sandbox.outside.calls"},
+    "sandbox.outside.kinds": OUTSIDE,
+    "sandbox.outside.haproxy": OUTSIDE | {"sandbox.outside.haproxy"},
+    "sandbox.outside.haproxy.config": {"sandbox.parameters", "rl_hooks.decision"},
+    "sandbox.outside.envoy": OUTSIDE | {"sandbox.outside.envoy", "yaml"},
     "sandbox.virtual": VIRTUAL,
+    "sandbox.virtual.__main__": VIRTUAL | {"rl_hooks.parts"},
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
@@ -153,14 +194,13 @@ RULES: dict[str, set[str]] = {
     | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}
     | {"rl_hooks.run_folder"},
     "training.settings": {"training.errors", "scenario.errors", "yaml"},
-    "training.train": LEARN
-    | FACTS
-    | {"training", "rl_hooks.observation", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.train": LEARN | FACTS | {"training", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.transitions": NUMERIC
     | {
         "training",
         "rl_hooks.decision",
         "rl_hooks.observation",
+        "rl_hooks.policy_schema",
         "rl_hooks.export.formats.source",
         "rl_hooks.export.split",
     },
@@ -168,7 +208,11 @@ RULES: dict[str, set[str]] = {
     "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
     "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
-    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "rl_hooks.policies"},
+    "training.targets": (
+        ESTIMATES
+        | {"training.errors", "rl_hooks.decision", "rl_hooks.observation", "rl_hooks.policies"}
+        | {"rl_hooks.policy_schema"}
+    ),
 }
 
 MODULES = {
@@ -256,6 +300,16 @@ def test_a_shipper_is_small_and_nobody_who_records_knows_of_it() -> None:
     recording = [module for module in MODULES if covers("rl_hooks.record", module) or module == "rl_hooks.run_folder"]
     named = {name for module in recording for name in imports_of(MODULES[module])}
     assert [name for name in named if covers("rl_hooks.ship", name) or covers("rl_hooks.stores", name)] == []
+
+
+def test_who_watches_a_run_loads_neither_locust_nor_what_reads_tables() -> None:
+    unwanted = f"{{*{LOCUST!r}, 'pandas', 'pyarrow'}}"
+    program = f"import sys, rl_hooks.watch.__main__; print(sorted({unwanted} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    program = "import sys, rl_hooks.webui.tab; print(sorted({'pandas', 'pyarrow'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_live_and_virtual_time_run_one_model() -> None:

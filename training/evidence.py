@@ -1,7 +1,7 @@
 """Bundles as the estimators take them. Everything that makes them unfit to judge a policy on is told at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from rl_hooks.decision import ACTIONS
 from rl_hooks.export.formats.source import Bundle, read_bundle
 from rl_hooks.export.split import TRAIN, VALIDATION
+from rl_hooks.policy_schema import PolicyFeature
 from rl_hooks.report.checks.learning import carry_over
 from rl_hooks.report.evidence import from_bundle
 from rl_hooks.report.state import Case
@@ -30,6 +31,7 @@ class Evidence:
     next_raw: Array  # (n, features) at the next decision
     observations: Array  # (n, columns) encoded, with the statistics of the first bundle
     next_observations: Array  # (n, columns)
+    features: tuple[PolicyFeature, ...]  # what the columns of `raw` mean
     window_s: float
     decision_interval_s: float
     runs: tuple[str, ...]
@@ -54,12 +56,20 @@ def read(paths: Sequence[Path], part: str) -> Evidence:
         next_raw=next_raw,
         observations=encoding.encode(raw),
         next_observations=encoding.encode(next_raw),
+        features=features_of(bundles[0]),
         window_s=float(bundles[0].facts["windows_s"]["window"]),
         decision_interval_s=float(bundles[0].facts["decision_interval_s"]),
         runs=tuple(sorted(frame["run_id"].unique())),
         logging_policies=tuple(sorted(frame["logging_policy"].unique())),
         carry_over=_carry_over(paths),
     )
+
+
+def features_of(bundle: Bundle) -> tuple[PolicyFeature, ...]:
+    """What the columns of a bundle's observations mean, also of features that only the exporter makes."""
+    names = [field.name for field in fields(PolicyFeature)]
+    told = bundle.facts["observation"]["features"]
+    return tuple(PolicyFeature(**{name: feature[name] for name in names}) for feature in told)
 
 
 def log_of(frame: pd.DataFrame) -> Log:
@@ -125,11 +135,16 @@ def _unfit(frame: pd.DataFrame) -> list[str]:
     without = int((~((propensity > 0) & (propensity <= 1))).sum())
     unlike = int((np.abs(taken - propensity) > 1e-5).sum())
     problems = []
-    if without:
+    if without == len(frame):
+        problems.append(
+            "no step has a propensity: the balancer decided by itself and stated none, so what another policy would "
+            "have earned cannot be estimated; let it answer with X-LB-Propensity, or record with a logging policy"
+        )
+    elif without:
         problems.append(f"{without} of {len(frame)} steps have no propensity in (0, 1]: {again}")
     elif unlike:
         problems.append(f"{unlike} of {len(frame)} steps have a propensity unlike their action_probs: {again}")
-    elif float(probabilities.max(axis=1).min()) > 1 - 1e-6:
+    elif float(np.nanmax(probabilities, axis=1).min()) > 1 - 1e-6:
         problems.append("the logging policy never had a choice, so it tells about no other policy: record with uniform")
     if frame["action_differs"].any():
         problems.append(

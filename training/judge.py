@@ -78,7 +78,7 @@ def judge(policy: str, paths: Sequence[Path], part: str, with_model: bool = True
     if with_model and importlib.util.find_spec("torch") is None:
         raise TrainingError("fitted Q evaluation needs torch: install the extra `train`, or leave it out with --no-fqe")
     evidence = read(paths, part)
-    check_fit(policy, evidence.window_s, evidence.decision_interval_s)
+    check_fit(policy, evidence.window_s, evidence.decision_interval_s, evidence.features)
     answers = _answers(list(dict.fromkeys((policy, *NAMES))), evidence, with_model)
 
     def told(answer: Answer) -> Estimate:
@@ -108,7 +108,7 @@ def _answers(policies: Sequence[str], evidence: Evidence, with_model: bool) -> d
     predicted = estimators.reward_model(evidence.observations, log)
     answers: dict[str, list[Answer]] = {}
     for policy in policies:
-        target = target_probabilities(policy, evidence.raw)
+        target = target_probabilities(policy, evidence.raw, evidence.features)
         answers[policy] = [
             estimators.ips(log, target),
             estimators.snips(log, target),
@@ -118,7 +118,7 @@ def _answers(policies: Sequence[str], evidence: Evidence, with_model: bool) -> d
         if with_model:
             from training import fqe  # torch takes seconds to load, and may not be there
 
-            after = target_probabilities(policy, evidence.next_raw)
+            after = target_probabilities(policy, evidence.next_raw, evidence.features)
             here, there = evidence.observations, evidence.next_observations
             answers[policy].append(fqe.fitted_q(here, there, log, target, after, fqe.Settings()))
     return answers

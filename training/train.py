@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from rl_hooks.decision import ACTIONS
-from rl_hooks.observation import FEATURES
 from rl_hooks.policies.onnx import OnnxPolicy
-from rl_hooks.policy_schema import Normalization, PolicyFeature, PolicySchema
+from rl_hooks.policy_schema import Normalization, PolicySchema
 from rl_hooks.version import VERSION
 from training import fqe
+from training.evidence import features_of
 from training.network import Model, save, values_of
 from training.settings import Settings
 from training.transitions import Material, Transitions
@@ -121,7 +121,7 @@ def write(trained: Trained, material: Material, out: Path) -> OnnxPolicy:
     save(out / POLICY, Model(trained.members, material.inputs, scale, shift), schema)
     for name, content in ((METRICS, trained.metrics), (NORMALIZATION, schema.to_json()["normalization"])):
         (out / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return OnnxPolicy(out / POLICY)
+    return OnnxPolicy(out / POLICY, schema.features)
 
 
 def _schema(trained: Trained, material: Material) -> PolicySchema:
@@ -130,7 +130,7 @@ def _schema(trained: Trained, material: Material) -> PolicySchema:
         name=trained.algorithm,
         algorithm=trained.algorithm,
         actions=ACTIONS,
-        features=tuple(PolicyFeature.of(feature) for feature in FEATURES),
+        features=features_of(material.bundle),
         window_s=float(facts["windows_s"]["window"]),
         decision_interval_s=float(facts["decision_interval_s"]),
         normalization=Normalization(

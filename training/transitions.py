@@ -12,9 +12,10 @@ from rl_hooks.decision import ACTIONS
 from rl_hooks.export.formats.source import Bundle, Part, read_bundle
 from rl_hooks.export.split import TRAIN, VALIDATION
 from rl_hooks.observation import FEATURES
+from rl_hooks.policy_schema import EXPORTER, PolicyFeature
 from training.errors import TrainingError
 from training.estimators import Log
-from training.evidence import log_of
+from training.evidence import features_of, log_of
 from training.inputs import Inputs
 
 Floats = npt.NDArray[np.float32]
@@ -84,8 +85,8 @@ def _problems(bundle: Bundle) -> list[str]:
     reward = bundle.statistics["reward"]
     if not reward["std"] or reward["constant"]:
         problems.append("the reward never changes: raise the load, or change the SLOs so that they can be missed")
-    wanted = tuple(feature.name for feature in FEATURES)
-    if bundle.encoding.features != wanted or bundle.actions != ACTIONS:
+    made_live = [feature for feature in features_of(bundle) if feature.source != EXPORTER]
+    if made_live != [PolicyFeature.of(feature) for feature in FEATURES] or bundle.actions != ACTIONS:
         problems.append("it has other features or actions than this version: export the run folder again")
     if TRAIN in bundle.parts:
         taken = np.unique(bundle.parts[TRAIN].actions)

@@ -19,6 +19,7 @@ BUILTIN = {
     "sandbox": "rl_hooks.actuators.sandbox:SandboxActuator",
     "http": "rl_hooks.actuators.http:HttpActuator",
     "envoy": "rl_hooks.actuators.envoy:EnvoyActuator",
+    "observe": "rl_hooks.actuators.observe:ObserveActuator",
 }
 """Short names for `--actuator`."""
 

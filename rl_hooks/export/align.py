@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import compiled
+from rl_hooks.export.backfill import Backfill, fill
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.rewards import Cohorts
 from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, Ended, SentTable
@@ -50,6 +51,7 @@ class Observed:
     after: npt.NDArray[np.float32]  # (n, features)
     all_rows: npt.NDArray[np.float32]  # (n, features)
     sample_ns: Ints  # (n,) time of the metrics sample known at the decision, 0: none
+    backfilled: npt.NDArray[np.bool_]  # (n,) some of `at` was not known then and was filled in after the run
 
 
 def plan_start_ns(run: Run) -> int:
@@ -149,8 +151,8 @@ def _add(batch: Batch, ended: CompletionTable, sent: SentTable) -> None:
     sent.add(rows, moments_passed)
 
 
-def observe(run: Run, plan: Plan, line: Timeline, found: Tallies) -> Observed:
-    """The observations at every decision and at every end of an interval."""
+def observe(run: Run, plan: Plan, line: Timeline, found: Tallies, backfill: Backfill | None = None) -> Observed:
+    """The observations at every decision and at every end of an interval, with what is missing filled in."""
     moments, spans = found.moments_ns, spans_of(plan)
     in_flight = found.sent.cells.before(found.sent.classes.sum(axis=2), moments) - found.ended.ended()
     for index in range(len(SERVICES)):
@@ -161,9 +163,15 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies) -> Observed:
     here, there = moments.searchsorted(line.t_ns), moments.searchsorted(line.next_ns)
     all_rows, after = values[here, line.service], values[there, line.service]
     at = np.where(recorded_mask(run, line)[:, None], _recorded(run, line), all_rows)
+    filled = np.zeros(len(at), bool)
+    if backfill is not None:
+        more, _ = observations(found.ended, in_flight, backfill.rows, run.decisions, moments, spans)
+        filled = fill(at, more[here, line.service])
+        fill(all_rows, more[here, line.service])
+        fill(after, more[there, line.service])
     followed = np.flatnonzero(line.followed)
     after[followed] = at[followed + 1]
-    return Observed(at, after, all_rows, sample_ns[here, line.service])
+    return Observed(at, after, all_rows, sample_ns[here, line.service], filled)
 
 
 def recorded_mask(run: Run, line: Timeline) -> npt.NDArray[np.bool_]:

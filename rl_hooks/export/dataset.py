@@ -10,7 +10,10 @@ import pandas as pd
 
 from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, episodes, split, steps
+from rl_hooks.export.backfill import Backfill, read_backfill
 from rl_hooks.export.errors import ExportError
+from rl_hooks.export.own_features import Named
+from rl_hooks.observation import FEATURES, Feature
 from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -30,6 +33,7 @@ class RunSteps:
     intervals: steps.Intervals
     offset: int  # row of its first step in the data set's frame
     incomplete: int
+    backfill: Backfill | None = None
 
     @property
     def run_id(self) -> str:
@@ -53,6 +57,12 @@ class Dataset:
     episodes: pd.DataFrame
     reward_means: Mapping[str, float]  # service -> mean over train; what a step without a finished request gets
     exact_quantiles: bool
+    own: tuple[Named, ...] = ()  # features of one's own, whose columns are behind those of FEATURES
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """What the columns of the matrices mean."""
+        return (*FEATURES, *(one.feature for one in self.own))
 
     @property
     def plan(self) -> Plan:
@@ -65,21 +75,25 @@ class Dataset:
         return chosen
 
 
-def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
+def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False, own: tuple[Named, ...] = ()) -> Dataset:
     """One data set of several runs. Raises ExportError when they do not fit together or one cannot be exported."""
     _check_readable(runs)
     runs = sorted(runs, key=lambda run: str(run.manifest["run_id"]))  # the bundle does not depend on who came first
     plans = [Plan.from_json(run.manifest["plan"]) for run in runs]
     _check_fit(runs, plans)
-    built = [steps.build(run, plan, exact_quantiles=exact_quantiles) for run, plan in zip(runs, plans, strict=True)]
+    fetched = [read_backfill(run.path) for run in runs]
+    built = [
+        steps.build(run, plan, exact_quantiles=exact_quantiles, backfill=more, own=own)
+        for run, plan, more in zip(runs, plans, fetched, strict=True)
+    ]
     dealt = [_deal(run, plan, part) for run, plan, part in zip(runs, plans, built, strict=True)]
     frame, means = split.fill_rewards(pd.concat(dealt, ignore_index=True))
     frame = _with_episodes(frame, align.spans_of(plans[0]).interval_ns)
     offsets = np.cumsum([0, *(len(part.frame) for part in built)])
     return Dataset(
         runs=tuple(
-            RunSteps(run, plan, part.intervals, int(offset), part.incomplete)
-            for run, plan, part, offset in zip(runs, plans, built, offsets, strict=False)
+            RunSteps(run, plan, part.intervals, int(offset), part.incomplete, more)
+            for run, plan, part, offset, more in zip(runs, plans, built, offsets, fetched, strict=False)
         ),
         frame=frame,
         observation=np.concatenate([part.observation for part in built]),
@@ -88,6 +102,7 @@ def assemble(runs: Sequence[Run], *, exact_quantiles: bool = False) -> Dataset:
         episodes=episodes.episode_table(frame),
         reward_means=means,
         exact_quantiles=exact_quantiles,
+        own=own,
     )
 
 
@@ -172,5 +187,6 @@ def _meaning(plan: Plan) -> dict[str, Any]:
         "observation window": f"{plan.window_s:g} s",
         "decision interval": f"{plan.decision_interval_s:g} s",
         "reward weights": ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),
+        "rewards of one's own": ", ".join(f"{name} {what}" for name, what in plan.scenario.rewards.items()) or "none",
         "SLO": ", ".join(f"{name} {value:g} ms" for name, value in slo_ms.items()),
     }

@@ -99,8 +99,9 @@ def conversion(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def action_shares(actions: Array) -> dict[str, float | None]:
-    """How often each action was applied."""
-    return {name: float((actions == index).mean()) if len(actions) else None for index, name in enumerate(ACTIONS)}
+    """How often each action was applied, of the steps whose action is known."""
+    known = actions[actions >= 0]
+    return {name: float((known == index).mean()) if len(known) else None for index, name in enumerate(ACTIONS)}
 
 
 def decision_gaps(run: Run) -> dict[str, int]:

@@ -18,6 +18,7 @@ def tally(bundle: Path) -> list[str]:
     return [
         *(line for run in facts["runs"] for line in _run(run)),
         _actions(counts["action_shares"]),
+        *_propensities(facts["propensities"]),
         *_transitions(counts),
         *_empty_parts(counts["transitions"], {block["side"] for block in facts["split"]["blocks"]}),
         f"bundle       {bundle}",
@@ -111,6 +112,17 @@ def _conversion(profile: str, found: Mapping[str, Any]) -> str:
 
 def _actions(shares: Mapping[str, float | None]) -> str:
     return "actions      " + ", ".join(f"{name} {share or 0:.1%}" for name, share in shares.items())
+
+
+def _propensities(found: Mapping[str, Any]) -> list[str]:
+    """Of a balancer that decides by itself, whether it stated them."""
+    if found["stated_by"] == "the logging policy":
+        return []
+    steps, policies = (
+        f"{found['steps_with']} steps with, {found['steps_without']} without",
+        ", ".join(found["policies"]),
+    )
+    return [f"propensities {found['are']}: {steps}; stated by {found['stated_by']}, policies named: {policies}"]
 
 
 def _transitions(counts: Mapping[str, Any]) -> list[str]:

@@ -62,17 +62,20 @@ def make_policy(text: str) -> LoggingPolicy:
     return _made(text, text)
 
 
-def check_fit(policy: LoggingPolicy, window_s: float, decision_interval_s: float) -> None:
+def check_fit(
+    policy: LoggingPolicy, window_s: float, decision_interval_s: float, features: Sequence[Any] | None = None
+) -> None:
     """Raises PolicyError with all reasons why a trained policy does not fit to a run with these real seconds.
 
-    A policy is a trained one when it has a `schema`.
+    A policy is a trained one when it has a `schema`. `features`: what an observation holds; None: what one holds live.
     """
     schema = getattr(policy, "schema", None)
     if schema is None:
         return
     from rl_hooks.observation import FEATURES  # here, because it needs numpy, and most policies do not
 
-    problems: list[str] = schema.problems(ACTIONS, FEATURES, window_s, decision_interval_s)
+    there = FEATURES if features is None else features
+    problems: list[str] = schema.problems(ACTIONS, there, window_s, decision_interval_s)
     if problems:
         raise PolicyError("\n  ".join([f"policy {policy.describe()} does not fit to this run", *problems]))
 

@@ -20,13 +20,12 @@ import numpy.typing as npt
 from rl_hooks.decision import ACTIONS
 from rl_hooks.observation import FEATURES
 from rl_hooks.policies.builtin import PolicyError
-from rl_hooks.policy_schema import METADATA_KEY, PolicySchema, SchemaError
+from rl_hooks.policy_schema import METADATA_KEY, Meaning, PolicySchema, SchemaError
 
 INPUT, VALUES, ACTION = "observation", "action_values", "action"
 MAX_BYTES = 64 << 20  # a network for 43 features has some 100 kB
 ANEW = "export it anew with the suite's training"
 
-_INPUTS = {INPUT: ("tensor(float)", len(FEATURES))}
 _OUTPUTS = {VALUES: ("tensor(float)", len(ACTIONS)), ACTION: ("tensor(int64)", None)}
 
 
@@ -37,13 +36,14 @@ class OnnxPolicy:
     onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, features: Sequence[Meaning] = FEATURES) -> None:
+        """`features`: what an observation holds here, in its order."""
+        self.path, self._features = Path(path), features
         content = _read(self.path)
         self._session = _session(self.path, content)
         self.schema = _schema(self.path, self._session)
         self.name = f"{self.schema.name}-{hashlib.sha256(content).hexdigest()[:8]}"
-        _check_form(self.path, self._session)
+        _check_form(self.path, self._session, len(self.schema.features))
         self._check_fit()
         self._check_answers()
 
@@ -76,13 +76,14 @@ class OnnxPolicy:
 
     def _check_fit(self) -> None:
         schema = self.schema
-        problems = schema.problems(ACTIONS, FEATURES, schema.window_s, schema.decision_interval_s)
+        problems = schema.problems(ACTIONS, self._features, schema.window_s, schema.decision_interval_s)
         if problems:
             raise PolicyError("\n  ".join([f"{self.path}: does not fit to this version", *problems]))
 
     def _check_answers(self) -> None:
         """Nothing known and all zero: what a start and an idle system look like."""
-        probe = np.array([[np.nan] * len(FEATURES), [0.0] * len(FEATURES)], np.float32)
+        count = len(self._features)
+        probe = np.array([[np.nan] * count, [0.0] * count], np.float32)
         values, action = self.values(probe), self._run([ACTION], probe)[0]
         if values.shape != (2, len(ACTIONS)) or action.tolist() != values.argmax(axis=1).tolist():
             raise PolicyError(f"{self.path}: its {ACTION} is not the one with the highest of its {VALUES}; {ANEW}")
@@ -132,10 +133,10 @@ def _schema(path: Path, session: Any) -> PolicySchema:
         raise PolicyError(f"{path}: its metadata property {METADATA_KEY} is {error}") from error
 
 
-def _check_form(path: Path, session: Any) -> None:
+def _check_form(path: Path, session: Any, width: int) -> None:
     """Names, types and widths of inputs and outputs."""
     problems = [
-        *_differences("input", session.get_inputs(), _INPUTS),
+        *_differences("input", session.get_inputs(), {INPUT: ("tensor(float)", width)}),
         *_differences("output", session.get_outputs(), _OUTPUTS),
     ]
     if problems:

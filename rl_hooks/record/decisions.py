@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rl_hooks.control import Decision, Sample, Step, Window
 from rl_hooks.record.recorder import InForce
-from rl_hooks.row import MISSING_U8
+from rl_hooks.row import MISSING_U8, MISSING_U64
 from rl_hooks.run_folder import RunWriter
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class DecisionLog:
         self.decisions = 0
         self.faults = 0
         self.not_applied = NotApplied()
+        self.last: Step | None = None  # for those who look on
         self.window = window  # what the decisions are made with; None: nobody observes
         self._writer = writer
         self._in_force = in_force
@@ -77,6 +78,7 @@ class DecisionLog:
 
     def record(self, step: Step, phase_name: str | None) -> None:
         """Write what was decided in the phase of that name."""
+        self.last = step
         if step.sample is not None:
             self._record_sample(step.sample)
         phase = self._writer.ref("phase", phase_name or "")
@@ -119,8 +121,8 @@ class DecisionLog:
                 instance.queue_depth,
                 instance.in_flight,
                 instance.capacity,
-                instance.requests_total,
-                instance.errors_total,
+                MISSING_U64 if instance.requests_total is None else instance.requests_total,
+                MISSING_U64 if instance.errors_total is None else instance.errors_total,
                 self._writer.ref("instance", instance.instance),
                 instance.service,
                 MISSING_U8 if instance.up is None else instance.up,

@@ -18,12 +18,13 @@ from rl_hooks.actuators.header import BUILTIN as ACTUATORS
 from rl_hooks.actuators.named import make_actuator
 from rl_hooks.control import Actuator, Source
 from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
-from rl_hooks.parts import PartError
+from rl_hooks.parts import PartError, find_rewards
 from rl_hooks.policies.builtin import LoggingPolicy
 from rl_hooks.policies.named import RUN_FORMS, make_policies, make_run_policy
+from rl_hooks.policies.observed import Observed
 from rl_hooks.policies.turns import Turns, turns_facts
 from rl_hooks.sources.named import make_source
-from rl_hooks.sources.none import BUILTIN as SOURCES
+from rl_hooks.sources.none import FORMS as SOURCES
 from rl_hooks.target import TargetError, root_of
 from rl_hooks.version import VERSION
 from scenario.errors import ScenarioError
@@ -63,7 +64,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "default": "uniform",
         "help": f"policy that routes while we record: {RUN_FORMS}",
     },
-    "--metrics-source": {"default": "auto", "help": f"auto, {', '.join(SOURCES)} or module:attribute"},
+    "--metrics-source": {"default": "auto", "help": f"auto, {SOURCES} or module:attribute"},
     "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
     "--fault-injector": {
         "default": "auto",
@@ -136,7 +137,8 @@ class Setup:
         return [
             *self.plan.describe(),
             f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
-            f"logging policy: {self.policy.describe()}",
+            f"logging policy: {self.policy.describe()}"
+            + (", the balancer decides by itself" if isinstance(self.policy, Observed) else ""),
             *([f"turns: {self.policy.summary()}"] if isinstance(self.policy, Turns) else []),
             f"faults: {len(self.plan.faults)}, made by {self.injector}" if self.plan.faults else "faults: none",
             f"run folder: {self.folder}",
@@ -157,6 +159,7 @@ def make_setup(options: Any, host: str) -> Setup:
     """Decide everything from the options. Raises SetupError with all that is wrong."""
     problems: list[str] = []
     plan = _attempt(problems, lambda: _plan(options))
+    _attempt(problems, lambda: find_rewards(plan.scenario.rewards) if plan is not None else None)
     root = _attempt(problems, lambda: root_of(host))
     policy = _attempt(problems, lambda: _policy(options.logging_policy, plan))
     kind = _kind_of(root) if root is not None else ""
@@ -168,6 +171,8 @@ def make_setup(options: Any, host: str) -> Setup:
     faults = plan.faults if plan is not None else ()
     injector = _attempt(problems, lambda: _make_injector(injector_name, root, host, faults))
     _attempt(problems, lambda: _writable(Path(options.logs)))
+    if getattr(actuator, "observes", False):
+        policy = _attempt(problems, lambda: _observed(options)) or policy
     if problems or plan is None or policy is None or source is None or actuator is None:
         raise SetupError("\n".join(problems))
     started_ns = time.time_ns()
@@ -229,6 +234,16 @@ def _policy(text: str, plan: Plan | None) -> LoggingPolicy | Turns | None:
         make_policies(text)
         return None
     return make_run_policy(text, plan)
+
+
+def _observed(options: Any) -> Observed:
+    """Nobody of ours decides. Raises SetupError when somebody was asked to."""
+    if options.logging_policy != OPTIONS["--logging-policy"]["default"]:
+        raise SetupError(
+            f"--logging-policy {options.logging_policy}: with --actuator {options.actuator} the balancer decides by "
+            "itself, and nothing is drawn; leave one of the two out"
+        )
+    return Observed()
 
 
 def _writable(logs: Path) -> None:

@@ -71,9 +71,11 @@ class InForce:
         )
 
     def set(self, tick: int, chosen: Iterable[tuple[int, int, float]]) -> None:
-        """`chosen`: (service index, action index, propensity) for every service."""
+        """`chosen`: (service index, action index, propensity) for every service; MISSING_U8: the balancer decides."""
         self.by_service = {
             SERVICES[service]: (ACTIONS[action], action, {REQUEST_ACTION: ACTIONS[action]}, propensity)
+            if action != MISSING_U8
+            else _NO_ACTION
             for service, action, propensity in chosen
         }
         self.tick = tick
@@ -304,7 +306,8 @@ class _Endpoints(dict[tuple[str, str], bytes]):
     def __missing__(self, key: tuple[str, str]) -> bytes:
         service, endpoint = key
         ref = self._writer.ref("endpoint", endpoint)
-        packed = self[key] = ENDPOINT.pack(ref, SERVICE_INDEX[service], _METHODS[endpoint.partition(" ")[0]])
+        method = _METHODS[endpoint.partition(" ")[0]]
+        packed = self[key] = ENDPOINT.pack(ref, SERVICE_INDEX[service], method, 0, MISSING_U32)
         return packed
 
 

@@ -13,6 +13,7 @@ from rl_hooks.clock import Anchor, Offset, between
 from rl_hooks.record.clocks import MasterClock
 from rl_hooks.record.part import EXIT_MASTER_GONE, EXIT_ROWS_LOST, ROWS_REPORTED, Part
 from rl_hooks.record.recording import FAULT_MESSAGE, ROWS_MESSAGE, Recording, join_folder
+from rl_hooks.record.statements import Reading
 from rl_hooks.run_folder import RunFolderError, create_part
 from scenario.plan import Plan
 
@@ -74,6 +75,7 @@ class Worker(Part):
         start_ns: int,
         newest_ns: int,
         decision: Mapping[str, Any] | None,
+        reading: Mapping[str, bool],
     ) -> None:
         """Begin our part. All times are the master's: `clock` is its anchor, `newest_ns` lies a second or two back."""
         masters = Anchor(**clock)
@@ -91,7 +93,14 @@ class Worker(Part):
         place = self._place(Path(folder), run_id)
         self._run_id = run_id
         recording = self.recording = Recording(
-            self.environment, "worker", place, Plan.from_json(plan), run_time_s, self.fail, offset_of
+            self.environment,
+            "worker",
+            place,
+            Plan.from_json(plan),
+            run_time_s,
+            self.fail,
+            offset_of,
+            Reading(**reading),
         )
         if decision is not None:
             self.recording.in_force.set(**decision)

@@ -104,6 +104,17 @@ class Evidence:
         return propensity
 
     @cached_property
+    def propensities(self) -> str:
+        """Of the usable steps, those whose propensity is known: `known` for all of them, `some`, `none`."""
+        stated = np.isfinite(self.propensity[self.usable])
+        return "known" if stated.all() else "some" if stated.any() else "none"
+
+    @cached_property
+    def whole_distribution(self) -> bool:
+        """Whether usable steps state the probability of every action; a balancer states that of the one it took."""
+        return bool(np.isfinite(self.probabilities[self.usable]).all())
+
+    @cached_property
     def reward(self) -> Floats:
         reward: Floats = self.steps["reward"].to_numpy(np.float64)
         return reward

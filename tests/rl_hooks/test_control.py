@@ -1,5 +1,6 @@
 """The decision loop: what is recorded is what was drawn, and failures of source or actuator are told, not hidden."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +9,8 @@ import pytest
 from rl_hooks.control import ActuatorError, Controller, Decision, Sample, SourceError
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.policies.builtin import PolicyError, Sticky, Uniform
+from rl_hooks.policies.observed import Observed
+from rl_hooks.row import MISSING_U8
 
 
 class Bench:
@@ -140,3 +143,25 @@ def test_only_the_services_that_did_not_take_it_are_recorded_as_such() -> None:
 def test_a_policy_that_is_no_distribution_stops_the_loop(bad: tuple[float, ...]) -> None:
     with pytest.raises(PolicyError, match=r"logging policy skewed: .* is no distribution over 6 actions"):
         controller(Bench(), Skewed(*bad)).step(0, lambda *_: None)
+
+
+class Watching(Bench):
+    observes = True
+
+
+def test_an_actuator_that_observes_is_told_nothing_and_nothing_is_drawn() -> None:
+    bench = Watching(source_fails=True)
+    in_force: list[Sequence[Decision]] = []
+    step = controller(bench, Observed()).step(4, lambda _, decisions: in_force.append(decisions))
+    assert bench.log == ["sample"]
+    assert [one.service for one in step.decisions] == list(range(len(SERVICES)))
+    assert {one.action for one in step.decisions} == {MISSING_U8}
+    assert all(math.isnan(value) for one in step.decisions for value in (*one.probabilities, one.propensity))
+    assert {(one.policy, one.actuated) for one in step.decisions} == {("", False)}
+    assert in_force == [step.decisions]
+    assert (step.tick, step.t_ns, step.fault) == (4, 99, "metrics source bench: no answer")
+
+
+def test_what_stands_for_the_balancers_own_policy_draws_nothing() -> None:
+    with pytest.raises(PolicyError, match="the balancer decides by itself, so nothing is drawn"):
+        controller(Bench(), Observed()).step(0, lambda *_: None)

@@ -11,9 +11,15 @@ import pytest
 
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
+from rl_hooks.export.own_features import Before, find_features
+from rl_hooks.observation import Feature
+from rl_hooks.policies.builtin import PolicyError
+from rl_hooks.policies.named import make_policy
 from tests import builders
 from training.errors import TrainingError
+from training.evidence import read
 from training.settings import ALGORITHMS, Settings
+from training.targets import target_probabilities
 
 pytest.importorskip("torch", reason="needs the extra `train`: make test-training")
 pytest.importorskip("d3rlpy", reason="needs the extra `train`: make test-training")
@@ -163,3 +169,29 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith(f"training: {tmp_path / 'nothing'}: not a bundle")
     assert not (tmp_path / "out").exists()
+
+
+class Failures:
+    """A feature that only the exporter makes."""
+
+    feature = Feature("failures", "requests", 0, None, "window", "exporter", "never")
+
+    def at(self, before: Before) -> float:
+        return float((before.requests["ok"] == 0).sum())
+
+
+def test_what_the_exporter_adds_is_learned_from_and_judged_by_and_refused_where_a_policy_decides(
+    tmp_path: Path,
+) -> None:
+    plan = builders.plan(phases={"morning": 8.0, "evening": 8.0})
+    run = builders.random_run(count=20_000, planned=plan)
+    write_bundle(assemble([run], own=find_features([f"{__name__}:Failures"])), tmp_path / "own")
+    material = read_material(tmp_path / "own")
+    trained = train.train(material, "cloning", replace(QUICK, steps=200), lambda text: None)
+    policy = train.write(trained, material, tmp_path / "policy")
+    assert (policy.schema.features[-1].name, policy.schema.features[-1].source) == ("failures", "exporter")
+    evidence = read([tmp_path / "own"], "validation")
+    probabilities = target_probabilities(str(policy.path), evidence.raw, evidence.features)
+    assert (probabilities.sum(axis=1) == 1).all()
+    with pytest.raises(PolicyError, match="feature failures: the exporter made it after the run, and nothing makes it"):
+        make_policy(f"onnx:{policy.path}")

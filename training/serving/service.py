@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from rl_hooks.control import ActuatorError, Controller, Sample, Step
+from rl_hooks.control import ActuatorError, Controller, Sample, Step, limit_sampling
 from rl_hooks.decision import SERVICES
 from rl_hooks.live import give_up_ns
 from rl_hooks.observation import Spans
@@ -41,6 +41,7 @@ class Service:
         self._window = ServingWindow(spans, give_up, self._rows, setup.follower, self._judge)
         self._guard = Guarded(setup.policy, setup.fallback, self._policy_failed)
         self._actuator = GuardedActuator(setup.actuator)
+        limit_sampling(setup.source, plan.decision_interval_s)
         policy, source = setup.explored(self._guard), GuardedSource(setup.source)
         self._controller = Controller(policy, source, self._actuator, plan.seed, window=self._window)
         self._log = DecisionLog(self.writer, InForce(), self._window, lambda tick, chosen: None)

@@ -15,7 +15,7 @@ from rl_hooks.actuators.named import make_actuator
 from rl_hooks.control import Actuator, Source, SourceError
 from rl_hooks.decision import SERVICES
 from rl_hooks.observation import FEATURES, OF_METRICS
-from rl_hooks.parts import PartError
+from rl_hooks.parts import PartError, find_rewards
 from rl_hooks.policies.builtin import EpsilonGreedy, Fixed, LoggingPolicy, PolicyError
 from rl_hooks.policies.named import check_fit, make_policy
 from rl_hooks.sources.access_log import AccessLogFollower
@@ -119,6 +119,7 @@ def _plan(policy: LoggingPolicy, file: ScenarioFile | None, name: str | None, se
     if file is not None:
         plan = plan_of_scenario(file.scenario(name), seed, duration_s)
         check_fit(policy, plan.window_s, plan.decision_interval_s)
+        find_rewards(plan.scenario.rewards)
         return plan
     if schema is None:
         raise ServeError(
@@ -131,6 +132,12 @@ def _plan(policy: LoggingPolicy, file: ScenarioFile | None, name: str | None, se
         raise ServeError(
             f"policy {policy.describe()}: its schema has no SLO or reward weight of {', '.join(lacking)}; "
             "name a scenario that does with --scenario-file FILE"
+        )
+    own = [name for name in schema.reward_weights if name not in REWARD_COMPONENTS]
+    if own:
+        raise ServeError(
+            f"policy {policy.describe()}: was trained with rewards of one's own ({', '.join(own)}), and its schema has "
+            "no functions; name the scenario that has them with --scenario-file FILE"
         )
     return plan_of_schema(schema, seed, duration_s)
 

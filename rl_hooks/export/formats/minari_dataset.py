@@ -93,7 +93,6 @@ def _is_ours(run: Mapping[str, Any]) -> bool:
 
 
 def _create(bundle: Bundle, part: Part, data_format: str) -> None:
-    runs = bundle.facts["runs"]
     with warnings.catch_warnings():
         # Minari warns for every fact that is not given. We have no address and no reference score.
         warnings.simplefilter("ignore", UserWarning)
@@ -102,7 +101,7 @@ def _create(bundle: Bundle, part: Part, data_format: str) -> None:
             buffer=_episodes(part),
             observation_space=observation_space(bundle),
             action_space=gymnasium.spaces.Discrete(len(bundle.actions)),
-            algorithm_name=", ".join(sorted({str(run["logging_policy"]) for run in runs})),
+            algorithm_name=", ".join(bundle.logging_policies),
             author=NAMESPACE,
             description=f"Decisions of a load balancer, one episode per run, service and time block: {part.name}",
             data_format=data_format,
@@ -126,8 +125,8 @@ def _create(bundle: Bundle, part: Part, data_format: str) -> None:
 def _episodes(part: Part) -> Iterator[EpisodeBuffer]:
     """One at a time: the whole set need not fit into memory twice."""
     infos = {
-        "propensity": part.propensity,
-        **{f"action_prob_{index}": values for index, values in enumerate(part.action_probs.T)},
+        **({"propensity": part.propensity} if part.has_propensity else {}),
+        **(_distribution(part) if part.has_distribution else {}),
         **part.components,
         **{name: part.column(name, np.float64) for name in _INFOS},
     }
@@ -142,6 +141,10 @@ def _episodes(part: Part) -> Iterator[EpisodeBuffer]:
             truncations=truncated[rows],
             infos={name: np.append(values[rows], np.nan).reshape(-1, 1) for name, values in infos.items()},
         )
+
+
+def _distribution(part: Part) -> dict[str, Array]:
+    return {f"action_prob_{index}": values for index, values in enumerate(part.action_probs.T)}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.export.stated import is_observed
 from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -18,7 +19,7 @@ def coverage_lines(run: Run, plan: Plan) -> list[Line]:
     phases = [phase.name for phase in plan.phases]
     profiles = list(plan.max_users_per_profile)
     decided = run.decisions
-    services, actions = np.array(SERVICES, object)[decided["service"]], np.array(ACTIONS, object)[decided["action"]]
+    services = np.array(SERVICES, object)[decided["service"]]
     decided_in = _named(run, "phase", decided)
     return [
         Line("state", "", "complete", str(run.manifest["state"]), "", met_if(run.manifest["state"] == "complete")),
@@ -26,10 +27,18 @@ def coverage_lines(run: Run, plan: Plan) -> list[Line]:
         _present("services", SERVICES, np.array(SERVICES, object)[run.requests["service"]], "requests"),
         _present("profiles", profiles, _named(run, "profile", run.requests), "requests"),
         _present("phases", phases, _named(run, "phase", run.requests), "requests"),
+        *([] if is_observed(run) else _actions(decided, phases, services, decided_in)),
+        *_intervals(run, plan),
+    ]
+
+
+def _actions(decided: Any, phases: list[str], services: Any, decided_in: Any) -> list[Line]:
+    """What was drawn. A balancer that decides by itself need not try everything."""
+    actions = np.array(ACTIONS, object)[decided["action"]]
+    return [
         _present("actions", ACTIONS, actions, "decisions"),
         _pairs("service x action", SERVICES, ACTIONS, services, actions),
         _pairs("phase x action", phases, ACTIONS, decided_in, actions),
-        *_intervals(run, plan),
     ]
 
 

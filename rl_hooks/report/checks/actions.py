@@ -1,5 +1,7 @@
 """Which actions were tried, where, and whether their probabilities are what the log says."""
 
+from typing import Any
+
 import numpy as np
 
 from rl_hooks.decision import ACTIONS, SERVICES
@@ -9,6 +11,28 @@ from rl_hooks.report.state import SEED, Case, episode_folds, state_matrix
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
 
 NO_STEPS = "there is no usable step with a measured reward"
+NO_PROPENSITIES = "cannot be computed: the balancer decided by itself and stated no propensities"
+NO_DISTRIBUTION = "cannot be computed: the balancer stated the probability of the action it took, not of the others"
+
+
+def propensities_known(case: Case) -> Finding:
+    evidence = case.evidence
+    rows = evidence.usable
+    if len(rows) == 0:
+        return not_applicable("there is no usable step")
+    known = int(np.isfinite(evidence.propensity[rows]).sum())
+    whole = "" if evidence.whole_distribution or not known else ", that of the action taken alone"
+    text = {
+        "known": f"Every one of {len(rows)} usable steps has its propensity{whole}.",
+        "some": f"{known} of {len(rows)} usable steps have their propensity{whole}: estimators refuse the data.",
+        "none": f"None of {len(rows)} usable steps has a propensity: the balancer decided by itself and stated none. "
+        "What another policy would have earned cannot be estimated.",
+    }
+    return Finding(
+        Verdict.PASS if evidence.propensities == "known" else Verdict.WARN,
+        text[evidence.propensities],
+        {"are": evidence.propensities, "steps_with": known, "whole_distribution": evidence.whole_distribution},
+    )
 
 
 def action_share(case: Case) -> Finding:
@@ -24,6 +48,8 @@ def action_share(case: Case) -> Finding:
     service, action = np.unravel_index(int(shares.argmin()), shares.shape)
     smallest, limit = float(shares.min()), case.limits.action_share
     rare = [limit.judge(share) is Verdict.FAIL for share in shares.flat]
+    if not evidence.whole_distribution:  # what was meant is not known: what is rare counts as meant to be
+        logged = counts
     meant = [limit.judge(share) is Verdict.FAIL for share in (logged / steps).flat]
     return Finding(
         limit.judge(smallest),
@@ -40,6 +66,10 @@ def propensity(case: Case) -> Finding:
     rows = evidence.usable
     if len(rows) == 0:
         return not_applicable("there is no usable step")
+    if evidence.propensities == "none":
+        return not_applicable(NO_PROPENSITIES)
+    if not evidence.whole_distribution:
+        return _stated_propensity(case)
     p = evidence.probabilities[rows].astype(np.float64)
     logged, action = evidence.propensity[rows], evidence.action[rows]
     invalid = int((~((logged > 0) & (logged <= 1))).sum())
@@ -89,6 +119,40 @@ def propensity(case: Case) -> Finding:
     )
 
 
+def _stated_propensity(case: Case) -> Finding:
+    """What can be said where only the probability of the action taken is known: the means, with the spread that the
+    weights show themselves."""
+    evidence = case.evidence
+    rows = evidence.usable[np.isfinite(evidence.propensity[evidence.usable])]
+    p, action = evidence.propensity[rows], evidence.action[rows]
+    weights = np.where(action[:, None] == np.arange(len(ACTIONS)), 1 / p[:, None], 0.0)
+    tried: Any = (weights > 0).any(axis=0)  # what was never taken may have been impossible, which nobody stated
+    mean, error = weights.mean(axis=0), weights.std(axis=0) / len(rows) ** 0.5
+    p_value = [
+        stats.two_sided_p((one - 1) / reach) if took and reach > 0 else 1.0
+        for one, reach, took in zip(mean.tolist(), error.tolist(), tried.tolist(), strict=True)
+    ]
+    corrected, smallest, limits = stats.holm(p_value), float(p.min()), case.limits
+    off = int(np.argmin(p_value))
+    verdict = worst([limits.propensity_calibration.judge(min(corrected)), limits.propensity_smallest.judge(smallest)])
+    text = (
+        f"mean of 1(A=a)/p from {mean[tried].min():.3f} to {mean[tried].max():.3f}, smallest propensity {smallest:.3f}."
+    )
+    if limits.propensity_calibration.judge(min(corrected)) is Verdict.FAIL:
+        text = f"{ACTIONS[off]} was taken {mean[off]:.3f} times as often as stated (p {corrected[off]:.2g}); {text}"
+    return Finding(
+        verdict,
+        "As the balancer stated: " + text,
+        {
+            "smallest": smallest,
+            "invalid": int((~((p > 0) & (p <= 1))).sum()),
+            "actions": {
+                name: {"mean": float(mean[index]), "p_holm": corrected[index]} for index, name in enumerate(ACTIONS)
+            },
+        },
+    )
+
+
 def calibration(p: Floats, action: Ints) -> tuple[Floats, Floats, list[float]]:
     """Per action the mean of 1(A = a) / p(a), its standard error under the log, and the p-value of the mean being 1.
 
@@ -113,6 +177,8 @@ def impossible(case: Case) -> Finding:
     rows = evidence.usable
     if len(rows) == 0:
         return not_applicable("there is no usable step")
+    if not evidence.whole_distribution:
+        return not_applicable(NO_DISTRIBUTION if evidence.propensities != "none" else NO_PROPENSITIES)
     never = (evidence.probabilities[rows] <= 0).mean(axis=0)
     worst_action = int(np.argmax(never))
     share = float(never[worst_action])
@@ -142,7 +208,7 @@ def overlap(case: Case) -> Finding:
 def ess_uniform(case: Case) -> Finding:
     rows = _with_propensity(case)
     if len(rows) == 0:
-        return not_applicable(NO_STEPS)
+        return _nothing_to_weigh(case)
     size = stats.effective_size(1 / len(ACTIONS) / case.evidence.propensity[rows])
     share = size / len(rows)
     return Finding(
@@ -156,7 +222,7 @@ def ess_constant(case: Case) -> Finding:
     evidence = case.evidence
     rows = _with_propensity(case)
     if len(rows) == 0:
-        return not_applicable(NO_STEPS)
+        return _nothing_to_weigh(case)
     weights = 1 / evidence.propensity[rows]
     sizes = [stats.effective_size(np.where(evidence.action[rows] == a, weights, 0.0)) for a in range(len(ACTIONS))]
     worst_action = int(np.argmin(sizes))
@@ -199,6 +265,8 @@ def inverse_shares(case: Case) -> tuple[Floats, Floats]:
 def propensity_beaten(case: Case) -> Finding:
     evidence = case.evidence
     rows = evidence.usable
+    if not evidence.whole_distribution:
+        return not_applicable(NO_DISTRIBUTION if evidence.propensities != "none" else NO_PROPENSITIES)
     folds = episode_folds(evidence, rows)
     if len(np.unique(folds)) < 2:
         return not_applicable("it needs two time blocks to learn on one and ask about the other")
@@ -227,6 +295,11 @@ def action_differs(case: Case) -> Finding:
         f"or under one that nobody told.{said}",
         {"share": share, "steps": int(differ.sum()), "not_applied": not_applied},
     )
+
+
+def _nothing_to_weigh(case: Case) -> Finding:
+    evidence = case.evidence
+    return not_applicable(NO_PROPENSITIES if len(evidence.judged) and evidence.propensities == "none" else NO_STEPS)
 
 
 def _enlargement(case: Case) -> float:

@@ -4,6 +4,7 @@ import numpy as np
 
 from rl_hooks.decision import ACTIONS
 from rl_hooks.report import stats
+from rl_hooks.report.checks.actions import NO_DISTRIBUTION, NO_PROPENSITIES
 from rl_hooks.report.evidence import Array, Floats, Ints
 from rl_hooks.report.state import SEED, Case, episode_folds, state_matrix
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
@@ -17,6 +18,8 @@ def action_effect(case: Case) -> Finding:
     rows = evidence.judged
     if len(rows) < 2:
         return not_applicable("there are no two usable steps with a measured reward")
+    if not evidence.whole_distribution:
+        return not_applicable(NO_DISTRIBUTION if evidence.propensities != "none" else NO_PROPENSITIES)
     residual, action = case.residual[rows], evidence.action[rows]
     p = evidence.probabilities[rows].astype(np.float64)
     if _no_choice(p):
@@ -42,6 +45,8 @@ def action_effect(case: Case) -> Finding:
 
 
 def carry_over(case: Case) -> Finding:
+    if len(case.evidence.usable) and case.evidence.propensities == "none":
+        return not_applicable(f"{NO_PROPENSITIES}, so what an action does cannot be told from what led to it")
     if _no_choice(case.evidence.probabilities[case.evidence.usable]):
         return not_applicable(NO_CHOICE)
     longest = min(case.limits.carry_over_lags, int(case.episode_steps // 3))
@@ -208,7 +213,8 @@ def drift(case: Case) -> dict[tuple[str, str], float]:
 
 
 def _no_choice(p: Array) -> bool:
-    return bool((p.max(axis=1) > 1 - 1e-6).all())
+    stated = p[np.isfinite(p).any(axis=1)]
+    return bool((np.nanmax(stated, axis=1) > 1 - 1e-6).all())
 
 
 def _effects(residual: Floats, action: Ints, p: Floats) -> Floats:

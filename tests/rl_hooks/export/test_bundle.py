@@ -100,7 +100,9 @@ def test_transitions_read_back_by_pandas_have_these_types(bundle: Path) -> None:
         **dict.fromkeys(("t_s", "dt_s"), "float64"),
         **dict.fromkeys(("action", "action_requested"), "int8"),
         **dict.fromkeys(("propensity", "applied_share", "offered_rps", "user_count", "sample_age_s"), "float32"),
-        **dict.fromkeys(("action_differs", "reward_filled", "terminated", "truncated", "warmup"), "bool"),
+        **dict.fromkeys(
+            ("action_differs", "reward_filled", "terminated", "truncated", "warmup", "metrics_backfilled"), "bool"
+        ),
         **dict.fromkeys(("observation_mask", "action_probs", "action_mask"), "object"),
     }
 

@@ -192,3 +192,24 @@ def test_a_timer_that_fires_early_does_not_decide_twice_in_one_interval(tmp_path
     ticks, times = np.unique(run.decisions["tick"], return_counts=True)
     assert len(ticks) > 10
     assert set(times) == {len(SERVICES)}
+
+
+def test_a_loop_that_keeps_to_a_clock_begins_at_a_whole_multiple_of_its_interval(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    assert bench.loop._first_s(0.123) == 0.0, "others begin at once"
+    interval_ns = round(INTERVAL_S * 1e9)
+    for wall_ns in (1_700_000_000_123_456_789, 1_700_000_000_000_000_000, 5 * interval_ns + 1):
+        bench.loop.keep_to(lambda wall_ns=wall_ns: wall_ns)  # type: ignore[misc]
+        wait_s = bench.loop._first_s(0.5) - 0.5
+        assert 0 <= wait_s < INTERVAL_S
+        assert round(wall_ns + wait_s * 1e9) % interval_ns in (0, 1, interval_ns - 1)
+
+
+def test_a_loop_that_keeps_to_a_clock_misses_no_interval(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    bench.loop.keep_to(time.time_ns)
+    run = bench.run()
+    ticks = np.unique(run.decisions["tick"])
+    assert ticks[0] == 0
+    assert len(ticks) + bench.loop.skipped_ticks == ticks[-1] + 1
+    assert bench.faults == []

@@ -149,3 +149,18 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 def test_the_files_base_url_is_the_default_target() -> None:
     assert default_host(read_scenario_file(options())) == "http://localhost:8080/proxy"
+
+
+def test_an_observing_run_has_no_logging_policy_of_ours() -> None:
+    setup = make_setup(options("--actuator", "observe"), NOWHERE)
+    assert (setup.facts["actuator"], setup.facts["logging_policy"]) == ("observe", "observed")
+    assert "logging policy: observed, the balancer decides by itself" in setup.describe()
+
+
+def test_a_logging_policy_beside_an_observing_actuator_is_refused() -> None:
+    with pytest.raises(SetupError) as refused:
+        make_setup(options("--actuator", "observe", "--logging-policy", "sticky:0.5"), NOWHERE)
+    assert str(refused.value) == (
+        "--logging-policy sticky:0.5: with --actuator observe the balancer decides by itself, and nothing is drawn; "
+        "leave one of the two out"
+    )

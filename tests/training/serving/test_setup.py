@@ -42,6 +42,12 @@ class Partial(Uniform):
     schema: Any = schema(slo_ms={"cart-service": 100.0})
 
 
+class OwnReward(Uniform):
+    """A policy that was trained with a reward of the team's own."""
+
+    schema: Any = schema(reward_weights={**dict(schema().reward_weights), "within_slo": 0.5})
+
+
 def options(*arguments: str) -> argparse.Namespace:
     return _parser().parse_args(arguments)
 
@@ -140,3 +146,9 @@ def test_a_policy_without_windows_needs_a_scenario_and_a_trained_one_a_fitting_o
     head, reason = refusal(f"{__name__}:Trained", *ALL, *log, "--scenario-file", str(scenario))
     assert head == "policy uniform does not fit to this run"
     assert reason.startswith("  decision interval: the policy was trained with 2 s of real time, here it is 3 s")
+
+
+def test_a_reward_of_ones_own_has_to_come_from_a_scenario(tmp_path: Path) -> None:
+    (line,) = refusal(f"{__name__}:OwnReward", *ALL, "--requests", str(tmp_path / "log"))
+    assert "was trained with rewards of one's own (within_slo), and its schema has no functions" in line
+    assert "--scenario-file FILE" in line
