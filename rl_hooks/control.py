@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
+from rl_hooks.decision import SERVICES
+from rl_hooks.policies.builtin import LoggingPolicy, PolicyError, by_service
 from rl_hooks.policies.turns import Turns
 
 NAN = math.nan
@@ -62,7 +63,11 @@ class Source(Protocol):
 
 
 class Actuator(Protocol):
-    """How decisions reach the balancer."""
+    """How decisions reach the balancer.
+
+    Two attributes are optional: `missing_actions`, the names of `decision.ACTIONS` that the balancer does not have, and
+    `one_for_all`, true where it has one switch for all services.
+    """
 
     def describe(self) -> str: ...
 
@@ -91,7 +96,7 @@ class Decision:
     tick: int
     service: int
     action: int
-    probabilities: tuple[float, ...]  # of the six actions, under the logging policy at that time
+    probabilities: tuple[float, ...]  # of the actions, under the logging policy at that time
     policy: str
     actuated: bool
 
@@ -127,7 +132,9 @@ class Controller:
     seed: int
     now_ns: Callable[[], int] = time.time_ns
     window: Window | None = None
+    space: ActionSpace = ALL_STRATEGIES
     _previous: dict[int, int] = field(default_factory=dict)
+    _mine: dict[int, tuple[LoggingPolicy, ...]] = field(default_factory=dict)  # of id(policy): one for each service
 
     def step(self, tick: int, take_effect: Callable[[int, Sequence[Decision]], None]) -> Step:
         """Sample, observe, decide, actuate.
@@ -148,8 +155,12 @@ class Controller:
             observations = self.window.observe(observed_ns, sample)
         policy = self.policy.at(tick) if isinstance(self.policy, Turns) else self.policy
         drawn = [(service, *self._draw(policy, tick, service, observations)) for service in range(len(SERVICES))]
+        if self.space.one_for_all:
+            drawn = [(service, *drawn[0][1:]) for service in range(len(SERVICES))]
         try:
-            self.actuator.apply({SERVICES[service]: ACTIONS[action] for service, action, _, _ in drawn})
+            self.actuator.apply(
+                {SERVICES[service]: self.space.name(service, action) for service, action, _, _ in drawn}
+            )
             actuated = True
         except ActuatorError as error:
             actuated = False
@@ -169,11 +180,21 @@ class Controller:
         self, policy: LoggingPolicy, tick: int, service: int, observations: Any
     ) -> tuple[int, tuple[float, ...], str]:
         """Action, probabilities, and the name of the policy that stated them: one may leave it to another."""
-        observation = None if observations is None else observations[service]
-        probabilities = tuple(policy.probabilities(self._previous.get(service), observation))
-        name = policy.describe()
-        proper = len(probabilities) == len(ACTIONS) and min(probabilities) >= 0
+        one_for_all, size = self.space.one_for_all, self.space.size
+        observation = None if observations is None or one_for_all else observations[service]
+        mine = self._policy_of(policy, service)
+        probabilities = tuple(mine.probabilities(self._previous.get(service), observation))
+        name = mine.describe()
+        proper = len(probabilities) == size and min(probabilities) >= 0
         if not (proper and math.isclose(sum(probabilities), 1, abs_tol=1e-9)):
-            raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {len(ACTIONS)} actions")
-        rng = random.Random(f"{self.seed}/decision/{SERVICES[service]}/{tick}")
-        return rng.choices(range(len(ACTIONS)), probabilities)[0], probabilities, name
+            raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {size} actions")
+        if any(p > 0 for p, there in zip(probabilities, self.space.available(service), strict=True) if not there):
+            raise PolicyError(f"logging policy {name}: {probabilities} has an action that {SERVICES[service]} lacks")
+        rng = random.Random(f"{self.seed}/decision/{'all services' if one_for_all else SERVICES[service]}/{tick}")
+        return rng.choices(range(size), probabilities)[0], probabilities, name
+
+    def _policy_of(self, policy: LoggingPolicy, service: int) -> LoggingPolicy:
+        """The policy among the actions of a service."""
+        if id(policy) not in self._mine:
+            self._mine[id(policy)] = by_service(policy, self.space)
+        return self._mine[id(policy)][service]

@@ -11,7 +11,7 @@ metrics sample with t_ns <= T and received_ns <= T; decisions made before T. A v
 zero; a count or a rate of nothing is the fact 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,9 @@ _NO_SAMPLE = "no metrics sample within the window, or none with this value"
 _NOT_ALL = "no metrics sample within the window, or one instance without this value"
 _NO_DECISION = "no decision before, or it could not be applied"
 
-FEATURES: tuple[Feature, ...] = (
+PREVIOUS = "previous_action_"
+
+_BEFORE: tuple[Feature, ...] = (
     *_of_requests("", "window"),
     *(
         Feature(f"response_time_{level}_ms", "ms", 0, None, "window", "client", "no request ended in window")
@@ -75,7 +77,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("health_min", "score", 0, 1, "now", "balancer", _NO_SAMPLE),
     Feature("health_mean", "score", 0, 1, "now", "balancer", _NO_SAMPLE),
     Feature("in_flight_spread", "requests", 0, None, "now", "balancer", _NO_SAMPLE),
-    *(Feature(f"previous_action_{name}", "one-hot", 0, 1, "now", "balancer", _NO_DECISION) for name in ACTIONS),
+)
+_AFTER: tuple[Feature, ...] = (
     Feature("previous_action_held", "intervals", 1, None, "now", "balancer", _NO_DECISION),
     *(Feature(f"pattern_{name}", "one-hot", 0, 1, "window", "client", "never") for name in PATTERNS),
     Feature("others_request_rate_rps", "requests/s", 0, None, "window", "client", "never"),
@@ -84,7 +87,16 @@ FEATURES: tuple[Feature, ...] = (
     Feature("others_queue_sum", "requests", 0, None, "now", "balancer", "queue_sum of another service is missing"),
     *(Feature(f"service_{name}", "one-hot", 0, 1, "now", "balancer", "never") for name in SERVICES),
 )
-"""The one table of features; its order is the order of the observation's columns."""
+
+
+def features_of(labels: Sequence[str]) -> tuple[Feature, ...]:
+    """The features where decisions are made among `labels` (`ActionSpace.labels`), in the order of the columns."""
+    previous = (Feature(f"{PREVIOUS}{name}", "one-hot", 0, 1, "now", "balancer", _NO_DECISION) for name in labels)
+    return (*_BEFORE, *previous, *_AFTER)
+
+
+FEATURES: tuple[Feature, ...] = features_of(ACTIONS)
+"""Those where decisions are made among the strategies."""
 
 _OF_METRICS = (_NO_SAMPLE, _NOT_ALL)
 OF_METRICS = (*(one.name for one in FEATURES if one.missing_when in _OF_METRICS), "others_queue_sum")
@@ -180,16 +192,20 @@ class Known:
     held: Floats  # (..., services) decisions in a row with that action
 
 
-def features(known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS) -> npt.NDArray[np.float32]:
-    """The features (..., services, features), in the order of FEATURES: their one definition."""
-    columns = _columns(known, spans, thresholds)
-    values = np.empty((*known.in_flight.shape, len(FEATURES)), np.float32)
-    for index, feature in enumerate(FEATURES):
+def features(
+    known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS, labels: Sequence[str] = ACTIONS
+) -> npt.NDArray[np.float32]:
+    """The features (..., services, features), in the order of `features_of(labels)`: their one definition."""
+    columns, wanted = _columns(known, spans, thresholds, labels), features_of(labels)
+    values = np.empty((*known.in_flight.shape, len(wanted)), np.float32)
+    for index, feature in enumerate(wanted):
         values[..., index] = columns[feature.name]
     return values
 
 
-def _columns(known: Known, spans: Spans, thresholds: PatternThresholds) -> dict[str, Floats | float]:
+def _columns(
+    known: Known, spans: Spans, thresholds: PatternThresholds, labels: Sequence[str]
+) -> dict[str, Floats | float]:
     columns: dict[str, Floats | float] = {}
     for window, prefix in enumerate(("", "last5_", "last1_")):
         count = known.count[..., window, :]
@@ -200,7 +216,7 @@ def _columns(known: Known, spans: Spans, thresholds: PatternThresholds) -> dict[
         columns[f"response_time_{level}_ms"] = known.quantiles_us[..., index] / 1000
     columns["in_flight"] = known.in_flight
     columns.update(known.gauges)
-    columns.update(_previous_action(known))
+    columns.update(_previous_action(known, labels))
     pattern = _pattern(known, spans, thresholds)
     columns.update({f"pattern_{name}": pattern == index for index, name in enumerate(PATTERNS)})
     count, failed = known.count[..., 0, :], known.failed[..., 0, :]
@@ -213,10 +229,10 @@ def _columns(known: Known, spans: Spans, thresholds: PatternThresholds) -> dict[
     return columns
 
 
-def _previous_action(known: Known) -> dict[str, Floats | float]:
+def _previous_action(known: Known, labels: Sequence[str]) -> dict[str, Floats | float]:
     made = known.previous != UNKNOWN_ACTION
     columns: dict[str, Floats | float] = {
-        f"previous_action_{name}": np.where(made, known.previous == index, np.nan) for index, name in enumerate(ACTIONS)
+        f"{PREVIOUS}{name}": np.where(made, known.previous == index, np.nan) for index, name in enumerate(labels)
     }
     columns["previous_action_held"] = np.where(made, known.held, np.nan)
     return columns
@@ -246,9 +262,16 @@ class ObservationWindow:
     """
 
     def __init__(
-        self, spans: Spans, *, exact_quantiles: bool = False, thresholds: PatternThresholds = THRESHOLDS
+        self,
+        spans: Spans,
+        *,
+        exact_quantiles: bool = False,
+        thresholds: PatternThresholds = THRESHOLDS,
+        labels: Sequence[str] = ACTIONS,
     ) -> None:
+        """`labels`: what decisions are made among (`ActionSpace.labels`)."""
         self._spans = spans
+        self._labels = labels
         self._exact = exact_quantiles
         self._thresholds = thresholds
         self._now = np.iinfo(np.int64).min // 2
@@ -322,7 +345,9 @@ class ObservationWindow:
             previous=self._previous,
             held=self._held,
         )
-        return Observation(t_ns, features(known, self._spans, self._thresholds), self._gauges.sample_ns.copy())
+        return Observation(
+            t_ns, features(known, self._spans, self._thresholds, self._labels), self._gauges.sample_ns.copy()
+        )
 
     def _push_flow(self, service: Array, t_ns: Array, change: float) -> None:
         self._flow.push(t_ns, service=service, change=np.full(len(service), change))

@@ -10,14 +10,14 @@ numbers mean is defined in `observation.features` alone, and the tests hold both
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rl_hooks import histogram
-from rl_hooks.decision import SERVICES
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.observation import GAUGES, QUANTILE_LEVELS, UNKNOWN_ACTION, Known, Spans, features, summarize
 
 Array = npt.NDArray[Any]
@@ -225,7 +225,13 @@ class _SlidingQuantiles:
 
 
 def observations(
-    completions: CompletionTable, in_flight: Array, samples: Array, decisions: Array, moments_ns: Ints, spans: Spans
+    completions: CompletionTable,
+    in_flight: Array,
+    samples: Array,
+    decisions: Array,
+    moments_ns: Ints,
+    spans: Spans,
+    labels: Sequence[str] = ACTIONS,
 ) -> tuple[npt.NDArray[np.float32], Ints]:
     """The features (n, services, features) and the time of the sample used (n, services), 0: none.
 
@@ -237,7 +243,7 @@ def observations(
     previous, held = _previous_actions(decisions, moments_ns)
     quantiles_us = completions.quantiles_us()
     known = Known(count, failed, sum_us, quantiles_us, in_flight.astype(np.float64), gauges, previous, held)
-    return features(known, spans), sample_ns
+    return features(known, spans, labels=labels), sample_ns
 
 
 def _previous_actions(decisions: Array, moments_ns: Ints) -> tuple[Ints, Floats]:

@@ -3,13 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, facts, rewards, split
 from rl_hooks.export.dataset import Dataset, RunSteps
 from rl_hooks.histogram import BUCKETS_PER_OCTAVE
-from rl_hooks.observation import FEATURES, THRESHOLDS
+from rl_hooks.observation import THRESHOLDS
 from rl_hooks.run_reader import Run
 from rl_hooks.version import VERSION
 from scenario.plan import Plan
@@ -26,7 +24,8 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "made_by": {"name": "locust-rl-balancer", "version": VERSION},
         "complete": not any(part.run.losses for part in data.runs),
-        "actions": list(ACTIONS),
+        "actions": list(data.space.labels),
+        "action_space": data.space.to_json(),
         "services": list(SERVICES),
         **_common(data.plan),
         "observation": _observation(data),
@@ -75,7 +74,7 @@ def _observation(data: Dataset) -> dict[str, Any]:
             "obs.<name> at the decision, as it was made with; next.<name> at the end of its interval; "
             "all.<name> at the decision with every row of every worker known; raw units, float32"
         ),
-        "features": [asdict(feature) for feature in FEATURES],
+        "features": [asdict(feature) for feature in data.features],
         "mask_rule": MASK_RULE,
         "pattern_thresholds": asdict(THRESHOLDS),
         "quantiles": quantiles,
@@ -120,7 +119,7 @@ def _counts(data: Dataset) -> dict[str, Any]:
         "action_differs": int(data.frame["action_differs"].sum()),
         "requests_unfinished": int(data.frame["n_unfinished"].sum()),
         "rows_lost": sum(facts.rows_lost(part.run) for part in data.runs),
-        "action_shares": facts.action_shares(data.frame["action"].to_numpy(np.int64)),
+        "action_shares": facts.action_shares(data.frame, data.space),
     }
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, facts, rewards, split
 from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
@@ -120,20 +121,28 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
 
 def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
     decisions = run.decisions[line.row]
-    applied = align.applied(run, line, sent)
+    applied, space = align.applied(run, line, sent), ActionSpace.of(run.manifest)
     policies = run.names["policy"]
     kinds = np.array([re.split(r"[:(]", name)[0] for name in policies], object)
     return {
         "action": applied.action,
-        "action_name": np.array(ACTIONS, object)[applied.action],
+        "action_name": _names(space)[line.service, applied.action],
         "propensity": np.where(applied.valid, decisions["propensity"], np.nan).astype(np.float32),
-        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(len(ACTIONS))},
+        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(space.size)},
         "logging_policy": kinds[decisions["policy_ref"]],
         "policy_version": np.array(policies, object)[decisions["policy_ref"]],
         "action_requested": decisions["action"].astype(np.int64),
         "applied_share": applied.share.astype(np.float32),
         "action_differs": ~applied.valid,
     }
+
+
+def _names(space: ActionSpace) -> Array:
+    """(services, actions) each service's own names."""
+    table = np.full((len(SERVICES), space.size), "", object)
+    for service, names in enumerate(space.names):
+        table[service, : len(names)] = names
+    return table
 
 
 def _rewards(

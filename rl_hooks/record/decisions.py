@@ -4,11 +4,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from rl_hooks.control import Decision, Sample, Step, Window
+from rl_hooks.decision import MOST_ACTIONS
 from rl_hooks.record.recorder import InForce
 from rl_hooks.row import MISSING_U8
 from rl_hooks.run_folder import RunWriter
 
 logger = logging.getLogger(__name__)
+
+_NOT_THERE = (0.0,) * MOST_ACTIONS  # probabilities of the actions beyond those there are
 
 
 class DecisionLog:
@@ -52,6 +55,7 @@ class DecisionLog:
                 step.tick,
                 self._rows_seen,
                 *decision.probabilities,
+                *_NOT_THERE[len(decision.probabilities) :],
                 decision.propensity,
                 self._writer.ref("policy", decision.policy),
                 phase,

@@ -89,7 +89,7 @@ class Lead(Part):
         open_folder(setup)
         self.runs += 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
-        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
+        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail, space=setup.space)
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, self._project) if setup.plan.faults else None
@@ -132,6 +132,7 @@ class Lead(Part):
                 "folder": str(run.setup.folder.resolve()),
                 "run_id": run.setup.facts["run_id"],
                 "plan": run.setup.facts["plan"],
+                "action_space": run.setup.facts["action_space"],
                 "clock": asdict(clock.anchor),
                 "start_ns": start_ns,
                 "newest_ns": start_ns,

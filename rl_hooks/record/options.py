@@ -14,8 +14,9 @@ from typing import Any
 
 import requests
 
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
 from rl_hooks.actuators.header import BUILTIN as ACTUATORS
-from rl_hooks.actuators.named import make_actuator
+from rl_hooks.actuators.named import make_actuator, space_of
 from rl_hooks.control import Actuator, Source
 from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
 from rl_hooks.parts import PartError
@@ -117,6 +118,7 @@ class Setup:
     source: Source
     actuator: Actuator
     injector: str  # as --fault-injector names it, without `auto`
+    space: ActionSpace
     facts: Mapping[str, Any]  # for the manifest
 
     @property
@@ -136,6 +138,7 @@ class Setup:
         return [
             *self.plan.describe(),
             f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
+            *self.space.describe(),
             f"logging policy: {self.policy.describe()}",
             *([f"turns: {self.policy.summary()}"] if isinstance(self.policy, Turns) else []),
             f"faults: {len(self.plan.faults)}, made by {self.injector}" if self.plan.faults else "faults: none",
@@ -158,17 +161,20 @@ def make_setup(options: Any, host: str) -> Setup:
     problems: list[str] = []
     plan = _attempt(problems, lambda: _plan(options))
     root = _attempt(problems, lambda: root_of(host))
-    policy = _attempt(problems, lambda: _policy(options.logging_policy, plan))
     kind = _kind_of(root) if root is not None else ""
     source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX else "header")
     source = _attempt(problems, lambda: make_source("--metrics-source", source_name, root))
     actuator = _attempt(problems, lambda: make_actuator("--actuator", actuator_name, root))
+    space = None
+    if actuator is not None:
+        space = _attempt(problems, lambda: space_of(f"--actuator {actuator_name}", actuator))
+    policy = _attempt(problems, lambda: _policy(options.logging_policy, plan, space))
     injector_name = _named(options.fault_injector, SANDBOX if kind == SANDBOX else NONE)
     faults = plan.faults if plan is not None else ()
     injector = _attempt(problems, lambda: _make_injector(injector_name, root, host, faults))
     _attempt(problems, lambda: _writable(Path(options.logs)))
-    if problems or plan is None or policy is None or source is None or actuator is None:
+    if problems or plan is None or policy is None or source is None or actuator is None or space is None:
         raise SetupError("\n".join(problems))
     started_ns = time.time_ns()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_ns // 10**9))
@@ -184,6 +190,7 @@ def make_setup(options: Any, host: str) -> Setup:
         "versions": versions(),
         "target": host,
         "balancer": kind or "unknown",
+        "action_space": space.to_json(),
         "logging_policy": policy.describe(),
         **turns_facts(policy),
         "source": source.describe(),
@@ -200,7 +207,7 @@ def make_setup(options: Any, host: str) -> Setup:
         "ended_unix_ns": None,
         "state": "running",
     }
-    return Setup(plan, host, folder, policy, source, actuator, injector_name, facts)
+    return Setup(plan, host, folder, policy, source, actuator, injector_name, space, facts)
 
 
 def _make_injector(name: str, root: str | None, host: str, faults: tuple[PlanFault, ...]) -> Injector | None:
@@ -223,12 +230,12 @@ def _make_injector(name: str, root: str | None, host: str, faults: tuple[PlanFau
     return injector
 
 
-def _policy(text: str, plan: Plan | None) -> LoggingPolicy | Turns | None:
-    """Who decides. Without a plan nobody can, but what is wrong with the names is told all the same."""
-    if plan is None:
-        make_policies(text)
+def _policy(text: str, plan: Plan | None, space: ActionSpace | None) -> LoggingPolicy | Turns | None:
+    """Who decides. Without plan and actions nobody can, but what is wrong with the names is told all the same."""
+    if plan is None or space is None:
+        make_policies(text, space or ALL_STRATEGIES)
         return None
-    return make_run_policy(text, plan)
+    return make_run_policy(text, plan, space)
 
 
 def _writable(logs: Path) -> None:

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
 from rl_hooks.decision import (
     ACTION_INDEX,
-    ACTIONS,
     HOUR_US,
     NO_INSTANCE,
-    REQUEST_ACTION,
     RESPONSE_ACTION,
     RESPONSE_INSTANCE,
     RESPONSE_QUEUE_MS,
@@ -63,8 +62,9 @@ _NOT_SERVED = (0, MISSING_U8, MISSING_U32, MISSING_U32)
 class InForce:
     """The decision each service's requests are sent under now."""
 
-    def __init__(self) -> None:
+    def __init__(self, space: ActionSpace = ALL_STRATEGIES) -> None:
         self.tick = MISSING_U32
+        self._space = space
         # service name -> (action name, action index, request headers, propensity)
         self.by_service: dict[str, tuple[str | None, int, Mapping[str, str], float]] = dict.fromkeys(
             SERVICES, _NO_ACTION
@@ -72,9 +72,10 @@ class InForce:
 
     def set(self, tick: int, chosen: Iterable[tuple[int, int, float]]) -> None:
         """`chosen`: (service index, action index, propensity) for every service."""
+        named = ((service, self._space.name(service, action), action, share) for service, action, share in chosen)
         self.by_service = {
-            SERVICES[service]: (ACTIONS[action], action, {REQUEST_ACTION: ACTIONS[action]}, propensity)
-            for service, action, propensity in chosen
+            SERVICES[service]: (name, action, {self._space.header: name}, propensity)
+            for service, name, action, propensity in named
         }
         self.tick = tick
 

@@ -7,7 +7,7 @@ Floats are stored BYTE_STREAM_SPLIT under zstd level 1, names as dictionaries. N
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.export.dataset import Dataset
 from rl_hooks.export.rewards import REWARDS
-from rl_hooks.observation import FEATURES
+from rl_hooks.observation import Feature
 
 Array = npt.NDArray[Any]
 
@@ -70,14 +69,14 @@ def transitions(data: Dataset, part: str) -> pa.Table:
     frame = frame.assign(reward_01=frame["reward"])  # all rewards lie in [0, 1] as they are
     observation, after = data.observation[rows], data.next_observation[rows]
     columns = {name: _plain(frame[name], kind) for name, kind in _BEFORE.items()}
-    columns.update(_features("obs", observation))
+    columns.update(_features("obs", data.features, observation))
     columns["observation_mask"] = _lists(~np.isnan(observation), pa.bool_())
     columns.update({name: _plain(frame[name], kind) for name, kind in _AFTER.items()})
-    probabilities = frame[[f"prob_{index}" for index in range(len(ACTIONS))]].to_numpy(np.float32)
+    probabilities = frame[[f"prob_{index}" for index in range(data.space.size)]].to_numpy(np.float32)
     columns["action_probs"] = _lists(probabilities, pa.float32())
-    columns["action_mask"] = _lists(np.ones(probabilities.shape, bool), pa.bool_())
-    columns.update(_features("next", after))
-    columns.update(_features("all", data.all_rows[rows]))
+    columns["action_mask"] = _lists(np.array(data.space.mask())[frame["service_index"]], pa.bool_())
+    columns.update(_features("next", data.features, after))
+    columns.update(_features("all", data.features, data.all_rows[rows]))
     if part == "excluded":
         columns["reason"] = _plain(frame["reason"], pa.string())
     return pa.table(columns)
@@ -112,8 +111,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
 
 
-def _features(prefix: str, values: Array) -> dict[str, pa.Array]:
-    return {f"{prefix}.{feature.name}": pa.array(values[:, index]) for index, feature in enumerate(FEATURES)}
+def _features(prefix: str, features: Sequence[Feature], values: Array) -> dict[str, pa.Array]:
+    return {f"{prefix}.{feature.name}": pa.array(values[:, index]) for index, feature in enumerate(features)}
 
 
 def _plain(values: Any, kind: pa.DataType) -> pa.Array:
