@@ -303,13 +303,14 @@ def applied(run: Run, line: Timeline, sent: SentTable) -> Applied:
     favoured[rows, requested] += 0.5
     told = counts.sum(axis=1)
     action = np.where(told > 0, favoured.argmax(axis=1), requested)
-    share = np.divide(counts[rows, action], told, out=np.full(len(told), np.nan), where=told > 0)
+    named = np.where(action < space.size, action, requested)
+    share = np.divide(counts[rows, named], told, out=np.full(len(told), np.nan), where=told > 0)
     # An actuator that told the balancer knows that it was heard. A header that nobody answered may have been stripped
     # on the way, so where requests ended and none of them tells, nobody knows what routed them.
     asked = _of_cohorts(sent.cells, sent.classes, line).sum(axis=1) > 0
     unheard = asked & (told == 0) & (run.manifest["actuator"] == HEADER_ACTUATOR)
     valid = (action == requested) & ((told > 0) | (decisions["actuated"] == 1)) & ~unheard
-    return Applied(np.where(action < space.size, action, requested), share, valid)
+    return Applied(named, share, valid)
 
 
 def _strategies(run: Run, line: Timeline, sent: SentTable, space: ActionSpace) -> Array:

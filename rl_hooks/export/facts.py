@@ -104,8 +104,7 @@ def conversion(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
 def action_shares(steps: "pd.DataFrame", space: ActionSpace) -> dict[str, float | None]:
     """How often each action that exists was applied; an instance among the steps of its service."""
     if space.kind == STRATEGIES:
-        names = [name for name in space.labels if name not in space.missing]
-        return {name: _share(steps["action_name"] == name) for name in names}
+        return {name: _share(steps["action_name"] == name) for name in space.choices(0).there}
     found: dict[str, float | None] = {}
     for service, names in zip(SERVICES, space.names, strict=True):
         mine = steps.loc[steps["service"] == service, "action_name"]

@@ -186,8 +186,8 @@ def by_service(policy: LoggingPolicy, space: ActionSpace) -> tuple[LoggingPolicy
     if space.one_for_all and looks(policy):
         raise PolicyError(
             f"policy {policy.describe()}: looks at each service's observation, so it would have {len(SERVICES)} "
-            "opinions where the balancer has one switch for all services; take uniform, sticky or an action, or an actuator "
-            "that reaches each service"
+            "opinions where the balancer has one switch for all services; take uniform, sticky or an action, or an "
+            "actuator that reaches each service"
         )
     return tuple(limited(policy, space.choices(service)) for service in range(len(SERVICES)))
 

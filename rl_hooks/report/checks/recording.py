@@ -96,12 +96,12 @@ def _action_pairs(case: Case, names: Iterable[str], column: str) -> Finding:
     label, action = evidence.steps[column].to_numpy()[rows], evidence.action[rows]
     found: dict[tuple[str, str], int] = {}
     rare: set[tuple[str, str]] = set()
-    default = evidence.columns.mask.all(axis=0)
+    default = np.array(evidence.columns.mask.all(axis=0))
     for name in names:
         mine = label == name
         expected = evidence.probabilities[rows[mine]].sum(axis=0)
         # Without a step nobody knows which service's actions were meant, where each has its own.
-        there = evidence.mask[rows[mine]].any(axis=0) if mine.any() else default
+        there = np.array(evidence.mask[rows[mine]].any(axis=0)) if mine.any() else default
         for number, action_name in enumerate(evidence.labels):
             if not there[number]:
                 continue
