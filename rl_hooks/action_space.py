@@ -93,6 +93,16 @@ class ActionSpace:
         others = frozenset(name for names in self.names for name in names if name not in mine)
         return Choices(self.labels, mine, self.available(service), others)
 
+    def numbers(self, names: Sequence[str], *, absent: int) -> list[list[int]]:
+        """(services, names) the number of each of these instances among a service's own; `absent`: it is none of them.
+
+        Where strategies are decided among, instances have no numbers.
+        """
+        if self.kind == STRATEGIES:
+            return [[absent] * len(names) for _ in SERVICES]
+        known = [{name: number for number, name in enumerate(mine)} for mine in self.names]
+        return [[mine.get(name, absent) for name in names] for mine in known]
+
     def words(self) -> tuple[str, ...]:
         """Everything that names a fixed action."""
         return tuple(dict.fromkeys([*self.labels, *(name for names in self.names for name in names)]))
@@ -142,6 +152,10 @@ def instance_labels(count: int) -> tuple[str, ...]:
     ('instance_1', 'instance_2')
     """
     return tuple(f"instance_{number}" for number in range(1, count + 1))
+
+
+def are_instances(labels: Sequence[str]) -> bool:
+    return tuple(labels) == instance_labels(len(labels))
 
 
 def strategies(missing: Iterable[str] = (), *, one_for_all: bool = False) -> ActionSpace:

@@ -50,6 +50,7 @@ class LiveWindow:
         self.seen: dict[str, Seen] = {}  # incarnation -> how far the last observation knew its rows
         self._reported: dict[str, Seen] = {}  # incarnation -> how far they are known by now
         self._offset_ns: dict[str, int] = {}  # incarnation -> its newest offset; in use from the next observation on
+        self._space = space
         self._window = ObservationWindow(spans, labels=space.labels)
         # What the window has not been given yet: once per observation, since reports of several processes overlap in
         # time and the window would be sorted anew for each.
@@ -87,7 +88,10 @@ class LiveWindow:
     def observe(self, t_ns: int, sample: Sample | None) -> npt.NDArray[np.float32]:
         """The observations at `t_ns`, (services, features)."""
         if sample is not None:
-            self._window.push_samples(sample_rows(sample))
+            names = [instance.instance for instance in sample.instances]
+            numbers = self._space.numbers(names, absent=-1)
+            mine = [numbers[instance.service][place] for place, instance in enumerate(sample.instances)]
+            self._window.push_samples(sample_rows(sample), np.array(mine, np.int64))
         self._hand_over()
         self.seen = dict(self._reported)  # more may be reported while the decision is on its way to the balancer
         for name, opened in self._open.items():

@@ -192,7 +192,9 @@ DECISIONS = Table(
     ),
 )
 
-OBSERVATION_VALUES = 43  # as many as rl_hooks.observation.FEATURES; a recording process need not load numpy for it
+# As many as `rl_hooks.observation.features_of` has where there are the most actions: four of each instance, which one
+# came before, and 37 more. A recording process need not load numpy for it.
+OBSERVATION_VALUES = 37 + 5 * MOST_ACTIONS
 
 OBSERVATIONS = Table(
     "observations",
@@ -201,7 +203,7 @@ OBSERVATIONS = Table(
         ("tick", "I", "number of the decision interval"),
         ("service", "B", "index in decision.SERVICES"),
         *(
-            (f"value_{index}", "f", "value of a feature, in the order of FEATURES")
+            (f"value_{index}", "f", "value of a feature, in the order of `features_of`; NaN: missing, or there is none")
             for index in range(OBSERVATION_VALUES)
         ),
         ("seq", "Q", "number of the row within the incarnation, from 1 on"),

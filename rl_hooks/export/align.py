@@ -158,14 +158,21 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies) -> Observed:
         lost = run.in_flight["service"] == index
         for times, change in ((run.in_flight["start_ns"], 1), (given_up_ns(run, plan), -1)):
             in_flight[:, index] += change * np.sort(times[lost]).searchsorted(moments)
-    labels = ActionSpace.of(run.manifest).labels
-    values, sample_ns = observations(found.ended, in_flight, run.samples, run.decisions, moments, spans, labels)
+    labels, number = ActionSpace.of(run.manifest).labels, sampled_numbers(run)
+    values, sample_ns = observations(found.ended, in_flight, run.samples, run.decisions, moments, spans, labels, number)
     here, there = moments.searchsorted(line.t_ns), moments.searchsorted(line.next_ns)
     all_rows, after = values[here, line.service], values[there, line.service]
     at = np.where(recorded_mask(run, line)[:, None], _recorded(run, line), all_rows)
     followed = np.flatnonzero(line.followed)
     after[followed] = at[followed + 1]
     return Observed(at, after, all_rows, sample_ns[here, line.service])
+
+
+def sampled_numbers(run: Run) -> Ints:
+    """(samples,) the number of each sample's instance among its service's actions, -1: none."""
+    numbers = np.array(ActionSpace.of(run.manifest).numbers(run.names["instance"], absent=-1), np.int64)
+    found: Ints = numbers[run.samples["service"], run.samples["instance_ref"]]
+    return found
 
 
 def recorded_mask(run: Run, line: Timeline) -> npt.NDArray[np.bool_]:
@@ -322,8 +329,6 @@ def _strategies(run: Run, line: Timeline, sent: SentTable, space: ActionSpace) -
 
 def _serving_instances(run: Run, line: Timeline, sent: SentTable, space: ActionSpace) -> Array:
     """(n, actions + 1) requests by the instance that served them; the last: one that was not there before the run."""
-    names = run.names["instance"]
-    numbers = [{name: number for number, name in enumerate(mine)} for mine in space.names]
-    place = np.array([[mine.get(name, space.size) for name in names] for mine in numbers])
+    place = np.array(space.numbers(run.names["instance"], absent=space.size))
     served = _of_cohorts(sent.cells, sent.served(place), line)
     return np.pad(served, ((0, 0), (0, space.size + 1 - served.shape[1])))
