@@ -62,7 +62,8 @@ VIRTUAL = (
 )
 LEARN = NUMERIC | {"torch", "training.network", "training.inputs", "training.settings", "training.transitions"}
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
-READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policy_schema", "rl_hooks.report"}
+READ = {"training.errors", "rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
+READ |= {"rl_hooks.policy_schema"}
 
 SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
 SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
@@ -200,6 +201,7 @@ RULES: dict[str, set[str]] = {
     "training.transitions": NUMERIC
     | {
         "training",
+        "rl_hooks.action_space",
         "rl_hooks.decision",
         "rl_hooks.observation",
         "rl_hooks.policy_schema",
@@ -212,7 +214,7 @@ RULES: dict[str, set[str]] = {
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
     "training.targets": (
         ESTIMATES
-        | {"training.errors", "rl_hooks.decision", "rl_hooks.observation", "rl_hooks.policies"}
+        | {"training.errors", "rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.policies"}
         | {"rl_hooks.policy_schema"}
     ),
 }
