@@ -145,8 +145,6 @@ def test_envoys_own_errors_carry_the_contract(envoy: Any) -> None:
     status, told, text = asked(envoy, "/proxy/nix-service/api", X_RL_Action="weighted_capacity")
     assert status == 503 and set(told) >= CONTRACT and "No healthy instances" in json.loads(text)["error"]
     assert (told["x-lb-action"], told["x-lb-instance"], told["x-lb-attempts"]) == ("weighted_capacity", "-", "0")
-    status, told, _ = envoy.call("GET", "/proxy/user-service/" + "x" * 70_000)
-    assert status == 431 and (told["x-lb-action"], told["x-lb-instance"]) == ("round_robin", "-")
 
 
 def test_a_timeout_is_envoys_and_names_the_instance(envoy: Any) -> None:
@@ -258,7 +256,7 @@ def test_a_crashed_instance_is_avoided_and_all_down_is_told(envoy: Any, action: 
     asked(envoy)
     fault(envoy, "crash", "user-service", "user-service-1")
     try:
-        until(lambda: set(served(6)) == {"user-service-2", "user-service-3"}, "Envoy's health checks see the crash")
+        until(lambda: set(served(20)) == {"user-service-2", "user-service-3"}, "Envoy's health checks see the crash")
         counts = served(20)
         assert set(counts) == {"user-service-2", "user-service-3"}
         if action != "fastest_response":
@@ -270,12 +268,18 @@ def test_a_crashed_instance_is_avoided_and_all_down_is_told(envoy: Any, action: 
         assert json.loads(text) == {"error": "No healthy instances available for service: user-service"}
     finally:
         lift(envoy)
-    until(lambda: all_take_turns(envoy), "all are back, and nothing else is remembered")
+    until(lambda: all_take_turns(envoy), "all are back, and nothing is remembered")
 
 
 def all_take_turns(live: Any) -> bool:
-    turns = [asked(live, X_RL_Action="round_robin")[1] for _ in range(9)]
-    return sorted(Counter(told["x-lb-instance"] for told in turns if told["x-lb-flags"] == "-").values()) == [3, 3, 3]
+    """For both clusters of the service."""
+    return all(
+        sorted(Counter(told["x-lb-instance"] for told in turns).values()) == [3, 3, 3]
+        and {told["x-lb-flags"] for told in turns} == {"-"}
+        for turns in (
+            [asked(live, X_RL_Action=action)[1] for _ in range(9)] for action in ("round_robin", "circuit_breaker")
+        )
+    )
 
 
 def test_a_breaker_opens_for_circuit_breaker_alone_and_reads_are_tried_elsewhere(envoy: Any) -> None:
@@ -331,9 +335,7 @@ def test_a_client_that_goes_away_is_taken_off_the_counts(envoy: Any) -> None:
     sockets, token = [], envoy.token("ann")
     for _ in range(8):
         one = socket.create_connection(("127.0.0.1", envoy.port))
-        head = (
-            f"GET /proxy/order-service/api/orders/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {envoy.token('ann')}"
-        )
+        head = f"GET /proxy/order-service/api/orders/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}"
         one.sendall(head.encode() + b"\r\nX-RL-Action: least_loaded\r\n\r\n")
         sockets.append(one)
     inside = lambda: sum(  # noqa: E731
