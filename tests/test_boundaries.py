@@ -161,7 +161,7 @@ RULES: dict[str, set[str]] = {
     "sandbox.outside.client": {"httptools"},
     "sandbox.outside.door": MODEL | {"sandbox.outside.calls"},
     "sandbox.outside.kinds": OUTSIDE,
-    "sandbox.outside.haproxy": OUTSIDE | {"sandbox.outside.haproxy"},
+    "sandbox.outside.haproxy": OUTSIDE | {"sandbox.outside.child", "sandbox.outside.haproxy"},
     "sandbox.outside.haproxy.config": {"sandbox.parameters", "rl_hooks.decision"},
     "sandbox.outside.envoy": OUTSIDE | {"sandbox.outside.envoy", "yaml"},
     "sandbox.outside.envoy.process": OUTSIDE | {"sandbox.outside.child", "sandbox.outside.envoy", "envoy"},
