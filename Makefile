@@ -18,7 +18,7 @@ TWO_AT_ONCE := -n 2 --dist loadfile
 
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
 
-.PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui validation bench plan verify-run report lock clean
+.PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui watch validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ proof: $(TRAINING) ## record, train, judge, deploy, compare with every fixed str
 
 ui: $(INSTALLED) ## start Locust's web UI on http://localhost:8089
 	$(BIN)/locust -f locustfile.py
+
+watch: $(INSTALLED) ## how a run stands, until it ends: make watch, or make watch RUN=runs/NAME
+	@$(BIN)/python -m rl_hooks.watch $(RUN)
 
 plan: $(INSTALLED) ## print the plan of the comprehensive scenario and run nothing
 	$(BIN)/python -m scenario comprehensive_rl_training_config.yaml
