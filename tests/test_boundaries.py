@@ -115,6 +115,7 @@ RULES: dict[str, set[str]] = {
     "sandbox": {*SANDBOX, "rl_hooks.decision", "uvicorn", "httptools", "uvloop"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.__main__": VIRTUAL | {"rl_hooks.parts"},
+    "sandbox.virtual.compare": VIRTUAL | {"rl_hooks.parts"},
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
