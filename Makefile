@@ -18,7 +18,7 @@ TWO_AT_ONCE := -n 2 --dist loadfile
 
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
 
-.PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui watch validation bench plan verify-run report lock clean
+.PHONY: help run proof picture test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui watch validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,12 @@ verify-run: $(INSTALLED) ## compare a run with its plan: make verify-run RUN=run
 report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
 	@test -n "$(RUN)" || { echo "Name the run: make report RUN=runs/NAME" >&2; exit 2; }
 	@$(BIN)/python -m rl_hooks.report "$(RUN)"
+
+picture: virtual ## make the README's picture of a report card anew, of that day; needs chromium
+	sed -e '/<h2>The data/,/<h2>Pictures/d' -e '/<h3>Users per profile/,/<\/figure>/d' \
+		runs/virtual/bundle/report_card.html > runs/virtual/short.html
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=960,980 \
+		--screenshot=docs/report_card.png runs/virtual/short.html
 
 test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "not slow and not formats and not training and not s3 and not kubernetes and not balancers and not browser"

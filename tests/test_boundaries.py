@@ -167,6 +167,7 @@ RULES: dict[str, set[str]] = {
     "sandbox.outside.envoy.process": OUTSIDE | {"sandbox.outside.child", "sandbox.outside.envoy", "envoy"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.__main__": VIRTUAL | {"rl_hooks.parts"},
+    "sandbox.virtual.compare": VIRTUAL | {"rl_hooks.parts"},
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
