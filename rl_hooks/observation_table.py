@@ -19,7 +19,16 @@ import numpy.typing as npt
 from rl_hooks import histogram
 from rl_hooks.action_space import are_instances
 from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.observation import GAUGES, QUANTILE_LEVELS, UNKNOWN_ACTION, Known, Spans, each_instance, features, summarize
+from rl_hooks.observation import (
+    GAUGES,
+    QUANTILE_LEVELS,
+    UNKNOWN_ACTION,
+    Known,
+    Spans,
+    each_instance,
+    features,
+    summarize,
+)
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]

@@ -58,7 +58,7 @@ VIRTUAL = (
 )
 LEARN = NUMERIC | {"torch", "training.network", "training.inputs", "training.settings", "training.transitions"}
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
-READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
+READ = {"training.errors", "rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
 
 SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
 SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
@@ -117,7 +117,7 @@ RULES: dict[str, set[str]] = {
     "training": {"training"},
     "training.__main__": {"training", "rl_hooks.export.errors"},
     "training.actors": LEARN,
-    "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.decision", "rl_hooks.export.formats.d3rlpy_buffer"},
+    "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.export.formats.d3rlpy_buffer"},
     "training.claims": {"rl_hooks.decision"},
     "training.comparison": NUMERIC | {"training.estimators"},
     "training.estimators": ESTIMATES,
@@ -131,14 +131,14 @@ RULES: dict[str, set[str]] = {
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
     "training.inputs": NUMERIC | {"rl_hooks.export.formats.encoding"},
-    "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
+    "training.judge": NUMERIC | {"training", "rl_hooks.export", "rl_hooks.report.errors"},
     "training.serve": SERVE,
     "training.serving": SERVE,
     "training.serving.metrics": SERVE | {"prometheus_client"},
     "training.live": NUMERIC
     | {"pandas", "training", "rl_hooks.decision", "rl_hooks.export.bundle", "rl_hooks.export.errors", "scenario.errors"}
     | {"rl_hooks.policies.turns", "rl_hooks.run_folder"},
-    "training.network": LEARN | {"onnx", "rl_hooks.decision", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.network": LEARN | {"onnx", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.proof": {"training", "rl_hooks.decision", "scenario"},
     "training.study": NUMERIC
     | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}
@@ -150,6 +150,7 @@ RULES: dict[str, set[str]] = {
     "training.transitions": NUMERIC
     | {
         "training",
+        "rl_hooks.action_space",
         "rl_hooks.decision",
         "rl_hooks.observation",
         "rl_hooks.export.formats.source",
@@ -159,7 +160,8 @@ RULES: dict[str, set[str]] = {
     "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
     "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
-    "training.targets": ESTIMATES | {"training.errors", "rl_hooks.decision", "rl_hooks.policies"},
+    "training.targets": ESTIMATES
+    | {"training.errors", "rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.policies"},
 }
 
 MODULES = {
