@@ -171,6 +171,8 @@ def make_setup(options: Any, host: str) -> Setup:
     root = _attempt(problems, lambda: root_of(host))
     kind = _kind_of(root) if root is not None else ""
     source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
+    if options.action_space not in KINDS:  # a form can post anything
+        problems.append(f"--action-space {options.action_space}: must be one of {', '.join(KINDS)}")
     pinned = options.action_space == INSTANCES
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX and not pinned else HEADER)
     source = _attempt(problems, lambda: make_source("--metrics-source", source_name, root))

@@ -242,3 +242,10 @@ def test_instances_that_cannot_be_decided_among_are_refused(arguments: tuple[str
     with pytest.raises(SetupError) as caught:
         make_setup(options("--action-space", "instances", *arguments), NOWHERE)
     assert complaint in str(caught.value)
+
+
+def test_an_action_space_that_a_form_made_up_is_refused() -> None:
+    asked = options()
+    asked.action_space = "pods"
+    with pytest.raises(SetupError, match="--action-space pods: must be one of strategies, instances"):
+        make_setup(asked, NOWHERE)

@@ -1,5 +1,6 @@
-"""A run that decides among instances, with the real Locust, sandbox, export, report card and formats."""
+"""Runs with other actions than the six strategies, with the real Locust, sandbox, export, report card and formats."""
 
+import json
 import subprocess
 import sys
 from argparse import Namespace
@@ -158,3 +159,27 @@ def test_a_run_that_cannot_pin_is_refused_before_it(
     ) as locust:
         assert locust.ended() == 2
     assert complaint in locust.said
+
+
+def test_a_balancer_with_four_strategies_and_one_switch(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    parts = ("--actuator", "tests.one_switch:OneSwitch", "--logging-policy", "sticky:0.3", "--time-scale", "120")
+    options = ("--headless", "--host", sandbox.host, "--run-folder", str(folder), *parts)
+    with locust_started(tmp_path / "log", *options, env={"PYTHONPATH": str(ROOT)}) as locust:
+        assert locust.ended() == 0, locust.said
+    assert "not in this balancer: circuit_breaker, backpressure" in locust.said
+    assert "one decision for all services: the balancer has one switch" in locust.said
+    run = read_run(folder)
+    assert run.decisions["actuated"].all()
+    by_tick = run.decisions["action"].reshape(-1, len(SERVICES))
+    assert (by_tick == by_tick[:, :1]).all()
+    assert set(by_tick.ravel()) == {0, 1, 2, 3}
+    told = run.requests["action_applied"] != 255
+    assert told.any()
+    assert set(run.requests["action_applied"][told]) <= {0, 1, 2, 3}
+    bundle = read_bundle(folder / "bundle")
+    assert bundle.facts["action_space"]["one_for_all"]
+    masks = np.stack(bundle.parts["train"].frame["action_mask"].to_list())
+    assert (masks == [True] * 4 + [False] * 2).all()
+    card = json.loads((folder / "bundle" / "report_card.json").read_text())
+    assert "Not in this balancer: circuit_breaker, backpressure." in json.dumps(card)
