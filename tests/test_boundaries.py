@@ -173,7 +173,7 @@ RULES: dict[str, set[str]] = {
     "training": {"training"},
     "training.__main__": {"training", "rl_hooks.export.errors"},
     "training.actors": LEARN,
-    "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.decision", "rl_hooks.export.formats.d3rlpy_buffer"},
+    "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.export.formats.d3rlpy_buffer"},
     "training.claims": {"rl_hooks.decision"},
     "training.comparison": NUMERIC | {"training.estimators"},
     "training.estimators": ESTIMATES,
@@ -187,14 +187,14 @@ RULES: dict[str, set[str]] = {
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
     "training.inputs": NUMERIC | {"rl_hooks.export.formats.encoding"},
-    "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
+    "training.judge": NUMERIC | {"training", "rl_hooks.export", "rl_hooks.report.errors"},
     "training.serve": SERVE,
     "training.serving": SERVE,
     "training.serving.metrics": SERVE | {"prometheus_client"},
     "training.live": NUMERIC
     | {"pandas", "training", "rl_hooks.decision", "rl_hooks.export.bundle", "rl_hooks.export.errors", "scenario.errors"}
     | {"rl_hooks.policies.turns", "rl_hooks.run_folder"},
-    "training.network": LEARN | {"onnx", "rl_hooks.decision", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.network": LEARN | {"onnx", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.proof": {"training", "rl_hooks.decision", "scenario"},
     "training.study": NUMERIC
     | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}

@@ -175,6 +175,8 @@ def make_setup(options: Any, host: str) -> Setup:
     state = _sandbox_state(root) if root is not None else None
     kind = "" if state is None else SANDBOX
     source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
+    if options.action_space not in KINDS:  # a form can post anything
+        problems.append(f"--action-space {options.action_space}: must be one of {', '.join(KINDS)}")
     pinned = options.action_space == INSTANCES
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX and not pinned else HEADER)
     source = _attempt(problems, lambda: make_source("--metrics-source", source_name, root))
