@@ -15,6 +15,7 @@ TORCH := torch==2.13.0
 
 # By file, because its tests share what is costly to make.
 TWO_AT_ONCE := -n 2 --dist loadfile
+SLOW := slow and not training and not s3 and not kubernetes and not balancers and not browser
 
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
 
@@ -68,13 +69,14 @@ test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "not slow and not formats and not training and not s3 and not kubernetes and not balancers and not browser"
 
 test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
-	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "slow and not training and not s3 and not kubernetes and not balancers and not browser"
+	$(BIN)/python -m pytest -m "$(SLOW) and alone"
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "$(SLOW) and not alone"
 
 test-formats: $(DEV) $(FORMATS) ## run the tests of the formats with their own libraries
 	$(BIN)/python -m pytest -m formats
 
 test-training: $(DEV) $(TRAINING) ## run the tests of training, judging and serving policies
-	$(BIN)/python -m pytest -m training
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m training
 
 test-s3: $(DEV) $(S3) ## run the tests of shipping against a server that speaks S3
 	$(BIN)/python -m pytest -m s3
