@@ -38,8 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except (OptionError, BalancerError) as problem:
+    except OptionError as problem:
         print(f"sandbox: {problem}", file=sys.stderr)
+        return 2
+    except BalancerError as problem:
+        print(f"sandbox: --balancer {options.balancer}: {problem}", file=sys.stderr)
         return 2
 
 

@@ -167,7 +167,7 @@ def test_from_the_start_form_to_the_report_card_and_a_second_run(tmp_path: Path,
         page.wait(lambda: page.find("#state", "interrupted"), "the tab knows that the run has ended")
         page.wait(lambda: page.find("#runs button", "export")[0].is_enabled(), "the run can be exported")
         page.click("#runs button", "export")
-        page.wait(lambda: page.find("#runs .note", "Exported."), "the export has ended")
+        page.wait(lambda: page.find("#runs .note", "Exported"), "the export has ended")
         (first,) = runs(tmp_path)
         assert read_manifest(first)["seed"] == 7
 

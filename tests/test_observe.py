@@ -50,6 +50,7 @@ def test_a_sandbox_that_decides_is_recorded_with_what_it_drew(tmp_path: Path) ->
         locust = observing(tmp_path, sandbox.host)
     assert locust.process.returncode == 0, locust.said
     assert "logging policy: observed, the balancer decides by itself" in locust.said
+    assert "could not be applied" not in locust.said, "there was nothing to apply"
     folder = tmp_path / "run"
     run = read_run(folder)
     assert set(run.decisions["action"]) == {MISSING_U8}
@@ -89,14 +90,13 @@ def test_a_balancer_that_states_nothing_leaves_data_without_propensities(tmp_pat
 
 SOURCE = '''
 import json
-from rl_hooks.sources.sandbox import SandboxSource
+from rl_hooks.sources.orca import OrcaSource
 
-class Noting(SandboxSource):
-    """The sandbox's metrics, and a line for every batch of reports that it is given."""
-
-    reads_responses = True
+class Noting(OrcaSource):
+    """The source of load reports, with a line for every batch of reports that it is given."""
 
     def push_reports(self, reports):
+        super().push_reports(reports)
         with open({file!r}, "a") as file:
             file.write(json.dumps(reports) + "\\n")
 '''
@@ -121,7 +121,8 @@ class Reporting(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         instance = answer.getheader("x-lb-instance", "-")
         if instance != "-":
-            self.send_header("endpoint-load-metrics", f"TEXT of={instance}")
+            number = instance.rpartition("-")[2]  # cart-service-2 says that its CPU is busy for 0.2
+            self.send_header("endpoint-load-metrics", f"TEXT cpu_utilization=0.{number}")
         if answer.status != 204:
             self.send_header("content-length", str(len(content)))
         self.end_headers()
@@ -181,7 +182,10 @@ def test_load_reports_reach_the_source_of_the_process_that_decides(
     batches = [json.loads(line) for line in given.read_text().splitlines()]
     reports = [tuple(report) for batch in batches for report in batch]
     assert len(batches) == len(np.unique(run.decisions["tick"])), "one before every sample"
-    assert all(text == f"TEXT of={instance}" for _, instance, text, _ in reports)
+    assert all(text == f"TEXT cpu_utilization=0.{instance[-1]}" for _, instance, text, _ in reports)
+    names = np.array(run.names["instance"], object)[run.samples["instance_ref"]]
+    assert len(names) > len(batches)
+    assert run.samples["cpu"] == pytest.approx([int(name[-1]) / 10 for name in names])
     served = {(int(row["service"]), run.names["instance"][row["instance_ref"]]) for row in run.requests}
     told = {(service, instance) for service, instance, _, _ in reports}
     assert told <= served

@@ -29,8 +29,8 @@ class NotApplied:
     until_ns: int | None = None
 
     def note(self, step: Step) -> None:
-        # Where the balancer decides by itself there is nothing to apply.
-        count = sum(not decision.actuated and decision.action != MISSING_U8 for decision in step.decisions)
+        # Of a balancer that decides by itself there is nothing to apply.
+        count = sum(not one.actuated and one.action != MISSING_U8 for one in step.decisions)
         if count:
             self.decisions += count
             self.from_ns, self.until_ns = self.from_ns or step.t_ns, None

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from rl_hooks.control import Sample, SourceError
-from rl_hooks.decision import SERVICES
+from rl_hooks.decision import RESPONSE_LOAD, SERVICES
 from rl_hooks.sources.series import RANGES, Field, Label, Naming, SampleClock, Selector, Series, tell
 
-HEADER = "endpoint-load-metrics"
+HEADER = RESPONSE_LOAD
 FRESH_S = 5.0
 LARGEST_CHARACTERS = 16 * 1024
 

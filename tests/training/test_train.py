@@ -19,6 +19,7 @@ from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.policies.named import check_fit, make_policy
 from tests import builders
 from tests.builders import run_in
+from tests.rl_hooks.report import made
 from training.errors import TrainingError
 from training.evidence import read
 from training.settings import ALGORITHMS, Settings
@@ -169,6 +170,15 @@ def test_a_bundle_that_teaches_nothing_is_refused_with_all_reasons(bundle: Path)
     first, *reasons = str(refusal.value).splitlines()
     assert first == f"{bundle}: cannot be trained on"
     assert any("transitions, 1000 are needed: record longer" in reason for reason in reasons)
+
+
+def test_data_without_propensities_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made.observed(made.made_run(minutes=6.0), states=False)
+    write_bundle(assemble([run]), tmp_path / "bundle")
+    (tmp_path / "few.yaml").write_text("{steps: 60, members: 1, checkpoints: 1, hidden: [32]}")
+    few = ("--config", str(tmp_path / "few.yaml"), "--out", str(tmp_path / "policy"))
+    assert main([str(tmp_path / "bundle"), *few]) == 0
+    assert "policy " in capsys.readouterr().out
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def make_setup(options: argparse.Namespace) -> Setup:
     plan = None
     if policy is not None and (file is not None or not options.scenario_file):
         plan = _attempt(problems, lambda: _plan(policy, file, options.scenario, seed, duration_s, known))
-    source = _attempt(problems, lambda: make_source("--source", options.source, root))
+    source = _attempt(problems, lambda: _source(options.source, root))
     follower = _attempt(problems, lambda: AccessLogFollower(Path(options.requests)) if options.requests else None)
     if policy is not None:
         _attempt(problems, lambda: _check_telemetry(policy, options))
@@ -160,7 +160,19 @@ def _plan(
 def _actuator(name: str, root: str | None) -> Actuator:
     if name == "header":
         raise ServeError("--actuator header: there are no requests of ours to carry one; name what tells the balancer")
-    return make_actuator("--actuator", name, root)
+    actuator = make_actuator("--actuator", name, root)
+    if getattr(actuator, "observes", False):
+        raise ServeError(
+            f"--actuator {name}: tells the balancer nothing, so no policy of ours can decide; name another"
+        )
+    return actuator
+
+
+def _source(name: str, root: str | None) -> Source:
+    source = make_source("--source", name, root)
+    if getattr(source, "reads_responses", False):
+        raise ServeError(f"--source {name}: lives on the answers to requests of ours, and there are none; name another")
+    return source
 
 
 def _fallback(action: str, space: ActionSpace) -> Fixed:

@@ -13,6 +13,7 @@ from rl_hooks.decision import SERVICES
 from rl_hooks.policies.builtin import Uniform
 from rl_hooks.record.controller import DecisionLoop
 from rl_hooks.record.recorder import InForce
+from rl_hooks.row import MISSING_U8
 from rl_hooks.run_folder import RunWriter, create_run_folder
 from rl_hooks.run_reader import Run, read_run
 
@@ -224,3 +225,15 @@ def test_a_loop_that_keeps_to_a_clock_misses_no_interval(tmp_path: Path) -> None
     assert ticks[0] == 0
     assert len(ticks) + bench.loop.skipped_ticks == ticks[-1] + 1
     assert bench.faults == []
+
+
+def test_an_observing_run_has_no_decisions_that_could_not_be_applied(tmp_path: Path) -> None:
+    class Watching(System):
+        observes = True
+
+    bench = Bench(tmp_path / "run", Watching())
+    run = bench.run()
+    assert len(run.decisions) > 0
+    assert set(run.decisions["action"]) == {MISSING_U8}
+    assert bench.loop.not_applied.text(bench.loop.decisions) is None
+    assert {(action, np.isnan(p)) for _, chosen in bench.announced for _, action, p in chosen} == {(MISSING_U8, True)}
