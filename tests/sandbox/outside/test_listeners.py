@@ -18,6 +18,7 @@ async def ask(port: int) -> bytes:
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     status = await reader.readline()
     writer.close()
+    await writer.wait_closed()
     return status
 
 
@@ -41,7 +42,9 @@ def test_while_an_instance_is_down_its_port_refuses_and_nobody_else_gets_it() ->
             listener.set_up(up)
         await listener.settle()
         assert await ask(listener.port) == b"HTTP/1.1 200 OK\r\n"
-        listener.close()
         writer.close()
+        await writer.wait_closed()
+        listener.close()
+        await asyncio.sleep(0)  # transports that were told to close do it in the next turn
 
     asyncio.run(main())
