@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,10 +16,12 @@ from typing import Any
 import pytest
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from sandbox.outside.envoy.process import find_binary
 
 pytest.importorskip("envoy", reason="needs the extra `envoy`")
 pytestmark = pytest.mark.balancers
 
+ROOT = Path(__file__).parents[3]
 ADDRESS = {"street": "1 Main St", "city": "Troy", "state": "NY", "country": "US", "zipCode": "12180"}
 TRACE = "0123456789abcdef0123456789abcdef"
 CONTRACT = {
@@ -349,6 +353,13 @@ def test_a_client_that_goes_away_is_taken_off_the_counts(envoy: Any) -> None:
     until(lambda: asked(envoy, path, X_RL_Action="least_loaded")[1]["x-lb-inflight"] == "0", "nothing is in flight")
 
 
+def test_envoy_takes_the_shipped_example() -> None:
+    example = ROOT / "deploy" / "envoy" / "envoy.yaml"
+    command = [str(find_binary()), "--mode", "validate", "--concurrency", "1", "-c", str(example)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and f"configuration '{example}' OK" in done.stdout + done.stderr
+
+
 # -- under load, and the end ------------------------------------------------------------------------------------------
 
 
@@ -391,6 +402,12 @@ def test_envoy_does_not_outlive_a_sandbox_that_is_killed(run_live: Run) -> None:
     (child,) = children_of(live.process.pid)
     live.stop(signal.SIGKILL)
     until(lambda: is_gone(child), "the kernel has told Envoy")
+
+
+def test_a_port_that_is_in_use_is_told(envoy: Any) -> None:
+    command = [sys.executable, "-m", "sandbox", "--balancer", "envoy", "--port", str(envoy.port)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and f"port {envoy.port} on 127.0.0.1 is in use" in done.stderr
 
 
 def test_without_envoy_the_sandbox_ends_and_says_so(run_live: Run) -> None:
