@@ -50,6 +50,8 @@ def _run(options: argparse.Namespace) -> int:
     access_log = _access_log(options)
     if options.parent is not None and sys.platform == "win32":
         raise OptionError("--parent does not work on Windows: leave it out and stop the sandbox with Ctrl-C")
+    if options.balancer != OWN and sys.platform == "win32":
+        raise OptionError("--balancer does not work on Windows: leave it out for the sandbox's own")
     sock = _bind(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     origin = f"http://{host}:{sock.getsockname()[1]}"
@@ -103,10 +105,10 @@ def _serve(
         return stage, None
     from sandbox.outside.server import serve as serve_outside
 
-    port = sock.getsockname()[1]
+    host, port = sock.getsockname()[:2]
     sock.close()  # the port was free; the balancer takes it
     start = starter(options.balancer)
-    return serve_outside(make_stage, start, options.host, port, base_url, parent_pid=parent_pid, on_ready=on_ready)
+    return serve_outside(make_stage, start, host, port, base_url, parent_pid=parent_pid, on_ready=on_ready)
 
 
 def _parser() -> argparse.ArgumentParser:
