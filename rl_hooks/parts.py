@@ -68,3 +68,30 @@ def make_part(
     if lacking:
         raise PartError(f"{place}: lacks {', '.join(lacking)}; a {type(part).__name__} cannot serve here")
     return part
+
+
+def find_rewards(references: Mapping[str, str]) -> dict[str, Any]:
+    """The functions that a scenario's `rewards` names, by the component's name. PartError with all that is wrong."""
+    found, problems = {}, []
+    for name, reference in references.items():
+        try:
+            found[name] = find_function(f"reward {name} ({reference})", reference)
+        except PartError as error:
+            problems.append(str(error))
+    if problems:
+        raise PartError("\n".join(problems))
+    return found
+
+
+def find_function(place: str, reference: str) -> Any:
+    """The function that `module:attribute` names. `place` begins every message. Raises PartError."""
+    try:
+        function = resolve(reference, {})
+    except ScenarioError as error:
+        (problem,) = error.problems
+        raise PartError(f"{place}: {problem.text}. {problem.way_out}") from error
+    except Exception as error:  # somebody else's module: whatever it raises is said, and nothing is started
+        raise PartError(f"{place}: cannot be imported ({type(error).__name__}: {error})") from error
+    if not callable(function):
+        raise PartError(f"{place}: is a {type(function).__name__}; name a function")
+    return function

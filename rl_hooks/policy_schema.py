@@ -16,6 +16,13 @@ from typing import Any, Protocol
 METADATA_KEY = "rl_policy"
 MAX_METADATA_CHARS = 1 << 20
 NEVER_MISSING = "never"
+EXPORTER = "exporter"
+"""Source of a feature that is made after the run, so that no policy can be given it while it decides."""
+
+_MADE_LATER = (
+    "the exporter made it after the run, and nothing makes it while a policy decides; train on a bundle that was "
+    "exported without --feature"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHOWN_CHARS = 60
@@ -153,16 +160,23 @@ class PolicySchema:
     def _of_features(self, there: Sequence[PolicyFeature]) -> list[str]:
         known = {feature.name: feature for feature in there}
         mine = {feature.name: feature for feature in self.features}
-        problems = [f"feature {name}: the policy needs it, and it is not there" for name in mine if name not in known]
+        lacking = [name for name in mine if name not in known]
+        made_later = [name for name in lacking if mine[name].source == EXPORTER]
+        problems = [
+            f"feature {name}: the policy needs it, and it is not there" for name in lacking if name not in made_later
+        ]
         problems += [f"feature {name}: the policy does not know it" for name in known if name not in mine]
         for name, feature in mine.items():
             if name in known and known[name] != feature:
                 one, other = asdict(feature), asdict(known[name])
                 differing = [f"{key} {one[key]!r}, here {other[key]!r}" for key in one if one[key] != other[key]]
                 problems.append(f"feature {name}: the policy was trained with {', '.join(differing)}")
-        if not problems and [feature.name for feature in there] != [feature.name for feature in self.features]:
+        if not (problems or lacking) and list(known) != list(mine):
             problems.append("features: the policy takes the same ones in another order")
-        return [f"{problem}; {self._other_version()}" for problem in problems]
+        return [
+            *(f"feature {name}: {_MADE_LATER}" for name in made_later),
+            *(f"{problem}; {self._other_version()}" for problem in problems),
+        ]
 
     def _other_version(self) -> str:
         return f"use it with what made it ({' '.join(self.made_by.values())}), or train it anew"

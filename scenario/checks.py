@@ -10,11 +10,12 @@ from typing import Any
 
 from scenario import chaos, visits
 from scenario.errors import Problem, bare, number, show, suggestion
-from scenario.model import DEFAULTS, PAYMENT_LIMIT, USER_ACTIONS, one_name
+from scenario.model import DEFAULTS, PAYMENT_LIMIT, REWARD_COMPONENTS, USER_ACTIONS, one_name
 from scenario.phase_checks import check_phase
 from scenario.structure import place_of
 
 SUM_TOLERANCE = 1e-6
+TAKEN_REWARDS = (*REWARD_COMPONENTS, "01", "filled")  # what the exporter's columns reward_<name> are called already
 _MINUTES_TOLERANCE = 1e-6
 
 Tree = Mapping[str, Any]
@@ -36,7 +37,7 @@ class _Checks:
         self._skus: dict[str, int] = {}  # SKU -> its first place in the catalogue
 
     def run(self) -> list[Problem]:
-        self._sum_of_rewards("base_config", self._base)
+        self._check_rewards("base_config", self._base)
         self._check_catalogue()
         self._profiles_are_defined_once()
         for name, profile in self._profiles.items():
@@ -62,8 +63,28 @@ class _Checks:
         self._add(place, f"adds up to {number(total)}, not 1 ({listed})", f"Change the {what} so that they add up to 1")
         return False
 
-    def _sum_of_rewards(self, place: str, settings: Tree) -> None:
-        self._sums_to_one(f"{place}.reward_weights", settings.get("reward_weights"), "weights")
+    # Rewards
+
+    def _check_rewards(self, place: str, settings: Tree) -> None:
+        """The weights of a scenario, or those that base_config states for all."""
+        own = settings.get("rewards", {})
+        taken = [name for name in own if name in TAKEN_REWARDS]
+        for name in taken:
+            way_out = "Give it a name of its own; it becomes the column reward_<name>"
+            self._add(f"{place}.rewards.{name}", "is a name that the suite uses", way_out)
+        stated = [key for key in ("reward_weights", "rewards") if key in settings]
+        places = [f"{above}.{key}" for above in (place, "base_config") for key in ("reward_weights", "rewards")]
+        if taken or not stated or not all(map(self._is_whole, places)):
+            return
+        weights = {**DEFAULTS["reward_weights"], **self._weights(self._base), **self._weights(settings)}
+        if "rewards" in settings:  # those of base_config do not hold then
+            weights = {name: weights[name] for name in (*DEFAULTS["reward_weights"], *own)}
+        self._sums_to_one(f"{place}.{stated[0]}", weights, "weights")
+
+    @staticmethod
+    def _weights(settings: Tree) -> dict[str, float]:
+        own = {name: reward["weight"] for name, reward in settings.get("rewards", {}).items()}
+        return {**settings.get("reward_weights", {}), **own}
 
     # The catalogue
 
@@ -153,7 +174,7 @@ class _Checks:
     # Scenarios
 
     def _check_scenario(self, place: str, scenario: Tree) -> None:
-        self._sum_of_rewards(place, scenario)
+        self._check_rewards(place, scenario)
         patterns = f"{place}.traffic_patterns"
         phases: list[Tree] = list(scenario.get("traffic_patterns", []))
         self._names_are_unique(patterns, phases)

@@ -152,6 +152,7 @@ def _scenario(name: str, node: schema.ScenarioNode, suite: schema.Suite, profile
         settings.defaults.append(f"service_slo_ms {value_text(left_out)}")
     if weights_node is None:
         settings.note("reward_weights")
+    own = settings.own("rewards") or {}
     used = {one_name(profile) for phase in node.traffic_patterns for profile in phase.user_behavior_distribution}
     settings.defaults += [
         f"user_behavior_profiles.{profile}.cart_size {value_text(DEFAULTS['cart_size'])}"
@@ -170,7 +171,11 @@ def _scenario(name: str, node: schema.ScenarioNode, suite: schema.Suite, profile
         **times,
         base_url=suite.base_config.base_url,
         service_slo_ms={service: {**left_out, **slo_ms}[service] for service in SERVICES},
-        reward_weights=weights_node.model_dump() if weights_node is not None else DEFAULTS["reward_weights"],
+        reward_weights={
+            **(weights_node.model_dump() if weights_node is not None else DEFAULTS["reward_weights"]),
+            **{reward: node.weight for reward, node in own.items()},
+        },
+        rewards={reward: node.function for reward, node in own.items()},
         defaults=tuple(settings.defaults),
     )
 

@@ -5,7 +5,7 @@ they keep the order of the file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -69,10 +69,10 @@ class Frozen:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            value: Any = getattr(self, field.name)
+        for one in fields(self):  # type: ignore[arg-type]
+            value: Any = getattr(self, one.name)
             if isinstance(value, Mapping) and not isinstance(value, MappingProxyType):
-                object.__setattr__(self, field.name, MappingProxyType(dict(value)))
+                object.__setattr__(self, one.name, MappingProxyType(dict(value)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +200,7 @@ class Scenario(Frozen):
     service_slo_ms: Mapping[str, float]  # service -> response time it should keep
     reward_weights: Mapping[str, float]  # reward component -> weight; sums to 1
     defaults: tuple[str, ...]  # what the file left out, with the value used: "window_seconds 60"
+    rewards: Mapping[str, str] = field(default_factory=dict)  # component of the author's own -> module:attribute
 
     @property
     def duration_min(self) -> float:

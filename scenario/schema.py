@@ -16,6 +16,7 @@ NAME = r"^[A-Za-z0-9_-]{1,64}$"
 SKU = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ZIP_CODE = r"^[0-9]{5}(-[0-9]{4})?$"
 PHONE = r"^\+?[1-9][0-9]{1,14}$"
+REFERENCE = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 BASE_URL = r"^https?://[A-Za-z0-9.\-:\[\]]+(/[A-Za-z0-9._~\-/]*)?$"
 
 MOST_USERS = 1_000_000
@@ -116,13 +117,22 @@ class ServiceLevels(_Node):
 
 
 class RewardWeights(_Node):
-    """Reward component -> weight in the weighted sum. Given at all, all five are given; sums to 1."""
+    """Reward component -> weight in the weighted sum. Given at all, all five are given; with `rewards` sums to 1."""
 
     response_time: Probability = Field(description="1 - min(mean / SLO, 2) / 2")
     error_rate: Probability = Field(description="1 - failures / requests")
     throughput: Probability = Field(description="Answers against the requests expected")
     load_balance: Probability = Field(description="Jain's fairness index over the instances")
     user_satisfaction: Probability = Field(description="Apdex with T = SLO")
+
+
+class OwnReward(_Node):
+    """A component of the reward of one's own."""
+
+    function: Annotated[str, Field(strict=True), StringConstraints(max_length=200, pattern=REFERENCE)] = Field(
+        description="module:attribute of a function of the cohorts"
+    )
+    weight: Probability = Field(description="In the weighted sum; 0: only recorded")
 
 
 class Conditions(_Node):
@@ -218,6 +228,10 @@ class Settings(_Node):
     service_slo_ms: Maybe[ServiceLevels] = Field(default=None, description="Response time each service should keep, ms")
     reward_weights: Maybe[RewardWeights] = Field(
         default=None, description=_or_else("Weights of the reward's components", "reward_weights")
+    )
+    rewards: Maybe[Annotated[dict[Name, OwnReward], Field(min_length=1)]] = Field(
+        default=None,
+        description="Name -> further component of the reward; all weights with those of reward_weights sum to 1",
     )
 
 

@@ -48,6 +48,7 @@ _PATTERNS: Mapping[str, tuple[str, str]] = {
     "sku": ("is not a SKU", "Use 1 to 64 letters, digits, . _ and -, starting with a letter or digit"),
     "zip_code": ("is not a zip code", 'Write "12345" or "12345-6789"'),
     "phone": ("is not a phone number", 'Write digits only, such as "+12025550123"'),
+    "function": ("is not a module:attribute", "Write one such as my_rewards:within_slo"),
     "base_url": ("is not an http or https address", "Write one such as http://localhost:8080/proxy, without query"),
 }
 

@@ -16,7 +16,7 @@ from tests import builders
 
 DOCUMENT = (Path(__file__).resolve().parents[1] / "docs" / "bundle.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
-EXTRA = {"h5py": "h5py", "d3rlpy_buffer": "d3rlpy", "minari": "minari", "datasets": "datasets"}
+EXTRA = {"h5py": "h5py", "d3rlpy_buffer": "d3rlpy", "minari": "minari", "datasets": "datasets", "torch": "torch"}
 
 
 def libraries(example: str) -> list[str]:
@@ -68,4 +68,4 @@ def test_the_document_names_every_format_and_which_are_light() -> None:
 
 def test_the_examples_cover_every_library() -> None:
     assert {library for example in EXAMPLES for library in libraries(example)} == set(EXTRA.values())
-    assert len(EXAMPLES) == 10
+    assert len(EXAMPLES) == 11

@@ -54,8 +54,9 @@ def _rewards(data: Dataset) -> list[str]:
     problems = []
     if not (np.isfinite(reward) & (reward >= -_TOLERANCE) & (reward <= 1 + _TOLERANCE)).all():
         problems.append("a reward is not a number from 0 to 1")
-    table = kept[[f"reward_{name}" for name in rewards.REWARDS]].to_numpy()
-    total = rewards.weighted_sum(table, data.plan.scenario.reward_weights)
+    weights = data.plan.scenario.reward_weights
+    table = kept[[f"reward_{name}" for name in rewards.names_of(weights)]].to_numpy()
+    total = rewards.weighted_sum(table, weights)
     measured = ~kept["reward_filled"].to_numpy()
     if not np.allclose(total[measured], reward[measured], rtol=0, atol=_TOLERANCE):
         problems.append("a reward is not the weighted sum of its components")
@@ -65,9 +66,11 @@ def _rewards(data: Dataset) -> list[str]:
 def _propensities(data: Dataset) -> list[str]:
     kept = data.frame[~data.rows(split.EXCLUDED)]
     propensity = kept["propensity"].to_numpy()
-    if ((propensity > 0) & (propensity <= 1)).all():
+    # A balancer that decides by itself may keep it to itself; what we draw has one.
+    good = ((propensity > 0) & (propensity <= 1)) | (np.isnan(propensity) & kept["observed"].to_numpy(bool))
+    if good.all():
         return []
-    worst = kept.iloc[int(np.argmin((propensity > 0) & (propensity <= 1)))]
+    worst = kept.iloc[int(np.argmin(good))]
     return [f"a propensity is not in (0, 1]: {worst['service']}, tick {worst['decision_tick']}"]
 
 

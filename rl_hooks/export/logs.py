@@ -19,7 +19,6 @@ from rl_hooks.export.bundle import write_json
 from rl_hooks.export.dataset import Dataset, RunSteps
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.rewards import REWARDS
-from rl_hooks.observation import FEATURES
 from rl_hooks.row import Intent, Outcome
 from rl_hooks.run_reader import Run
 
@@ -64,7 +63,7 @@ def _results(data: Dataset, part: RunSteps) -> dict[str, Any]:
             "decisions": len(run.decisions),
             "rows_lost": facts.rows_lost(run),
         },
-        "action_shares": facts.action_shares(data.frame.loc[data.frame["run_id"] == part.run_id, "action"].to_numpy()),
+        "action_shares": facts.action_shares(data.frame[data.frame["run_id"] == part.run_id], data.space),
         "conversion": facts.conversion(run, part.plan),
         "sessions": _sessions(run),
     }
@@ -96,13 +95,14 @@ def _session(run: Run, row: dict[str, int]) -> dict[str, Any]:
 
 def _metrics(data: Dataset, part: RunSteps) -> Iterator[str]:
     """Strict JSON with one row a line: indented it would be three times the size."""
-    head = {**facts.provenance(part), "observation_names": [feature.name for feature in FEATURES]}
+    head = {**facts.provenance(part), "observation_names": [feature.name for feature in data.features]}
     opening = json.dumps(head, allow_nan=False, ensure_ascii=False, indent=1).removesuffix("\n}")
     yield f'{opening},\n "rows": [\n'
+    names = (*_METRICS, *(f"reward_{name}" for name in data.plan.scenario.rewards))
     mine = np.flatnonzero(data.frame["run_id"].to_numpy() == part.run_id)
     for first in range(0, len(mine), _ROWS):
         chosen = mine[first : first + _ROWS]
-        columns = {name: _jsonable(data.frame[name].to_numpy()[chosen]) for name in _METRICS}
+        columns = {name: _jsonable(data.frame[name].to_numpy()[chosen]) for name in names}
         columns["observation"] = _jsonable(data.observation[chosen])
         rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         yield ",\n" if first else ""

@@ -6,7 +6,6 @@ import numpy as np
 
 from rl_hooks.export import split
 from rl_hooks.export.dataset import Dataset
-from rl_hooks.observation import FEATURES
 
 CONSTANT_BELOW_STD = 1e-6
 
@@ -23,7 +22,7 @@ def normalization(data: Dataset) -> dict[str, Any]:
     return {
         "fitted_on": split.TRAIN,
         "rows": int(rows.sum()),
-        "features": {feature.name: _summary(train[:, index]) for index, feature in enumerate(FEATURES)},
+        "features": {feature.name: _summary(train[:, index]) for index, feature in enumerate(data.features)},
         "reward": _summary(rewards),
     }
 

@@ -139,7 +139,10 @@ def user_satisfaction(cohorts: Cohorts) -> Floats:
     return _ratio(cohorts.satisfied + cohorts.tolerated / 2, cohorts.finished)
 
 
-REWARDS: Mapping[str, Callable[[Cohorts], Floats]] = MappingProxyType(
+Reward = Callable[[Cohorts], Floats]
+"""One number per cohort, from 0 to 1, NaN where it is not defined."""
+
+REWARDS: Mapping[str, Reward] = MappingProxyType(
     {
         "response_time": response_time,
         "error_rate": error_rate,
@@ -150,10 +153,17 @@ REWARDS: Mapping[str, Callable[[Cohorts], Floats]] = MappingProxyType(
 )
 """Component -> function; the order is the order of the columns. Every component lies in [0, 1]."""
 
+_NO_OWN: Mapping[str, Reward] = MappingProxyType({})
 
-def components(cohorts: Cohorts) -> Floats:
-    """All components, (n, components) in the order of REWARDS; all NaN for a cohort without a finished request."""
-    table = np.column_stack([reward(cohorts) for reward in REWARDS.values()])
+
+def names_of(weights: Mapping[str, float]) -> tuple[str, ...]:
+    """All components that have a weight, in the order of the columns: the five, then those of a scenario's own."""
+    return (*REWARDS, *(name for name in weights if name not in REWARDS))
+
+
+def components(cohorts: Cohorts, own: Mapping[str, Reward] = _NO_OWN) -> Floats:
+    """All components, (n, components): REWARDS, then `own`; all NaN for a cohort without a finished request."""
+    table = np.column_stack([reward(cohorts) for reward in (*REWARDS.values(), *own.values())])
     table[cohorts.finished == 0] = np.nan
     return table
 
@@ -161,14 +171,15 @@ def components(cohorts: Cohorts) -> Floats:
 def weighted_sum(table: Floats, weights: Mapping[str, float]) -> Floats:
     """The scalar reward: the weighted mean of the components that are there; the others share a missing one's weight.
 
-    Range [0, 1]; NaN where all are missing. With weights 0.3 and 0.1 a missing second leaves the first alone:
+    The columns of `table` are in the order of `names_of(weights)`. Range [0, 1]; NaN where all are missing. With
+    weights 0.3 and 0.1 a missing second leaves the first alone:
 
     >>> names = {"response_time": 0.3, "error_rate": 0.0, "throughput": 0.0, "load_balance": 0.1,
     ...     "user_satisfaction": 0.0}
     >>> weighted_sum(np.array([[0.8, 1, 1, np.nan, 1], [0.8, 1, 1, 0.4, 1]]), names).round(4).tolist()
     [0.8, 0.7]
     """
-    weight = np.array([weights[name] for name in REWARDS])
+    weight = np.array([weights[name] for name in names_of(weights)])
     present = ~np.isnan(table)
     return _ratio(np.where(present, table, 0.0) @ weight, present @ weight)
 

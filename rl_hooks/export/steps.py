@@ -1,6 +1,7 @@
 """The steps of one run: one row per service and decision, with everything but its episode and its side of the split."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICES
+from rl_hooks.export import align, facts, rewards, split, stated
+from rl_hooks.export.backfill import Backfill
+from rl_hooks.export.own_features import Named, own_values
+from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.export.sent import SentTable
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -46,11 +51,16 @@ class Steps:
     incomplete: int  # decisions without a step: their interval was not over when the run ended
 
 
-def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
-    """The steps of `run`. Raises ExportError when it has no usable decision."""
+def build(
+    run: Run, plan: Plan, *, exact_quantiles: bool, backfill: Backfill | None = None, own: Sequence[Named] = ()
+) -> Steps:
+    """The steps of `run`, with metrics fetched after it where it has none.
+
+    Raises ExportError when it has no usable decision.
+    """
     line = align.timeline(run, plan)
     found = align.tally(run, plan, line, exact_quantiles=exact_quantiles)
-    seen = align.observe(run, plan, line, found)
+    seen = align.observe(run, plan, line, found, backfill)
     unfinished = align.cohort_of(run.in_flight["service"], run.in_flight["start_ns"], line)
     frame = _when(run, plan, line)
     frame = frame.assign(
@@ -60,13 +70,16 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool) -> Steps:
         user_count=_users(run, line.t_ns),
         sample_unix_ns=seen.sample_ns,
         sample_age_s=np.where(seen.sample_ns > 0, (line.t_ns - seen.sample_ns) / 1e9, np.nan),
+        metrics_backfilled=seen.backfilled,
         warmup=line.t_ns < line.t_ns.min() + align.spans_of(plan).horizon_ns,
     )
+    window_ns = align.spans_of(plan).window_ns
+    at, after = (own_values(run, window_ns, own, line.service, t_ns) for t_ns in (line.t_ns, line.next_ns))
     return Steps(
         frame=frame[line.complete].reset_index(drop=True),
-        observation=seen.at[line.complete],
-        next_observation=seen.after[line.complete],
-        all_rows=seen.all_rows[line.complete],
+        observation=np.hstack((seen.at, at))[line.complete],
+        next_observation=np.hstack((seen.after, after))[line.complete],
+        all_rows=np.hstack((seen.all_rows, at))[line.complete],
         intervals=Intervals(line),
         spans=_spans(run, plan, found),
         incomplete=int((~line.complete).sum()),
@@ -119,31 +132,44 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
 
 
 def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
+    if stated.is_observed(run):
+        return stated.columns(run, line)
     decisions = run.decisions[line.row]
-    applied = align.applied(run, line, sent)
+    applied, space = align.applied(run, line, sent), ActionSpace.of(run.manifest)
     policies = run.names["policy"]
     kinds = np.array([re.split(r"[:(]", name)[0] for name in policies], object)
     return {
         "action": applied.action,
-        "action_name": np.array(ACTIONS, object)[applied.action],
+        "action_name": _names(space)[line.service, applied.action],
         "propensity": np.where(applied.valid, decisions["propensity"], np.nan).astype(np.float32),
-        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(len(ACTIONS))},
+        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(space.size)},
         "logging_policy": kinds[decisions["policy_ref"]],
         "policy_version": np.array(policies, object)[decisions["policy_ref"]],
         "action_requested": decisions["action"].astype(np.int64),
         "applied_share": applied.share.astype(np.float32),
         "action_differs": ~applied.valid,
+        "observed": False,  # the balancer decided, see `stated`
+        "why_not": "",
     }
+
+
+def _names(space: ActionSpace) -> Array:
+    """(services, actions) each service's own names."""
+    table = np.full((len(SERVICES), space.size), "", object)
+    for service, names in enumerate(space.names):
+        table[service, : len(names)] = names
+    return table
 
 
 def _rewards(
     run: Run, plan: Plan, line: align.Timeline, sent: SentTable, sample_ns: Ints, unfinished: Ints
 ) -> dict[str, Array]:
     cohorts = align.cohorts(run, plan, line, sent, sample_ns)
-    table = rewards.components(cohorts)
-    columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.REWARDS)}
+    own, weights = own_rewards(plan.scenario.rewards), plan.scenario.reward_weights
+    table = rewards.components(cohorts, own)
+    columns = {f"reward_{name}": table[:, index] for index, name in enumerate(rewards.names_of(weights))}
     return {
-        "reward": rewards.weighted_sum(table, plan.scenario.reward_weights),
+        "reward": rewards.weighted_sum(table, weights),
         **columns,
         "n_finished": cohorts.finished.astype(np.int64),
         "n_errors": cohorts.failed.astype(np.int64),

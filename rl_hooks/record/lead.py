@@ -21,6 +21,7 @@ from rl_hooks.record.options import Setup, SetupError, make_setup
 from rl_hooks.record.part import EXIT_FAILED, EXIT_ROWS_LOST, EXIT_SETUP, ROWS_REPORTED, Part
 from rl_hooks.record.progress import Now, Progress
 from rl_hooks.record.recording import DECISIONS_MESSAGE, Recording, open_folder
+from rl_hooks.record.statements import Reading
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
 from scenario.plan import Plan
@@ -100,7 +101,11 @@ class Lead(Part):
         open_folder(setup)
         self.runs += 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
-        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
+        recording = Recording(
+            *(self.environment, role, setup.folder, setup.plan, clock, self.fail),
+            reading=Reading.of(setup.source, setup.actuator),
+            space=setup.space,
+        )
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, self._project) if setup.plan.faults else None
@@ -143,10 +148,12 @@ class Lead(Part):
                 "folder": str(run.setup.folder.resolve()),
                 "run_id": run.setup.facts["run_id"],
                 "plan": run.setup.facts["plan"],
+                "action_space": run.setup.facts["action_space"],
                 "clock": asdict(clock.anchor),
                 "start_ns": start_ns,
                 "newest_ns": start_ns,
                 "decision": None,
+                "reading": asdict(Reading.of(run.setup.source, run.setup.actuator)),
             }
             self.environment.parsed_options.rl_run = about
         run.recording.decide(run.setup, self.tell_workers)
@@ -265,6 +272,7 @@ class Lead(Part):
         self._wait_for_workers(run.setup.folder)
         ended_ns = run.recording.clock.now_ns()
         self._write_down(run, **_incarnations(run), state=run.state, ended_unix_ns=ended_ns, fault=run.fault)
+        self._tell_not_applied(run)
         code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
         if run.trouble is not None:
             print(f"run failed: {run.trouble}", file=sys.stderr)
@@ -277,6 +285,15 @@ class Lead(Part):
         self.environment.parsed_options.rl_run = None
         self.next_start_s = time.time() + PAUSE_S
         self.run = None
+
+    def _tell_not_applied(self, run: Run) -> None:
+        loop = run.recording.loop
+        if loop is None:
+            return
+        self._write_down(run, decisions_not_applied=loop.not_applied.to_json())
+        text = loop.not_applied.text(loop.decisions)
+        if text is not None:
+            print(text, file=sys.stderr, flush=True)
 
     def _wait_for_workers(self, folder: Path) -> None:
         wait_s = self.environment.stop_timeout + WORKERS_CLOSE_S

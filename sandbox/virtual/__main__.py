@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rl_hooks.parts import PartError, find_rewards
 from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.policies.named import RUN_FORMS, make_run_policy
 from rl_hooks.run_folder import RunFolderError
@@ -40,13 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for seed in range(options.seed, options.seed + options.days)
         ]
+        find_rewards(scenario.rewards)
         policies = [make_run_policy(options.policy, plan) for plan in plans]
         conditions = _conditions(options)
         folders = [_folder(options, scenario.name, policies[0].describe(), plan.seed) for plan in plans]
         taken = [str(folder) for folder in folders if folder.exists() and any(folder.iterdir())]
         if taken:
             raise RunFolderError(f"{', '.join(taken)}: there already and not empty; remove it or choose --run-folder")
-    except (ScenarioError, PolicyError, RunFolderError, ValueError) as error:
+    except (ScenarioError, PartError, PolicyError, RunFolderError, ValueError) as error:
         print(f"sandbox.virtual: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     gc.collect()

@@ -13,7 +13,8 @@ import pandas as pd
 from rl_hooks.control import Controller, Sample
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.episodes import block_of
-from rl_hooks.export.rewards import REWARDS, TOLERATED_SLO, Cohorts, components, weighted_sum
+from rl_hooks.export.own_rewards import own_rewards
+from rl_hooks.export.rewards import TOLERATED_SLO, Cohorts, components, names_of, weighted_sum
 from rl_hooks.faults.schedule import Change
 from rl_hooks.observation import FEATURE_INDEX, Spans
 from rl_hooks.policies.builtin import LoggingPolicy
@@ -80,6 +81,7 @@ class SteppedRun:
         self.plan = plan
         self.tick = 0
         self._policy = policy
+        self._own = own_rewards(plan.scenario.rewards)
         self._blocks = _blocks(plan)
         self._in_force = InForce()
         window = VirtualWindow(Spans.of_seconds(plan.window_s, plan.decision_interval_s))
@@ -139,9 +141,11 @@ class SteppedRun:
     def reward(self, tick: int, service: int) -> tuple[float, dict[str, float]]:
         """The reward of a decision as far as it is known now, and its components."""
         cohort = self.ledger.cohorts[tick, service]
-        table = components(_facts(cohort, self._simulation.now_ns()))
-        value = float(weighted_sum(table, self.plan.scenario.reward_weights)[0])
-        names = {name: part for name, part in zip(REWARDS, table[0].tolist(), strict=True) if not np.isnan(part)}
+        table = components(_facts(cohort, self._simulation.now_ns()), self._own)
+        weights = self.plan.scenario.reward_weights
+        value = float(weighted_sum(table, weights)[0])
+        parts = zip(names_of(weights), table[0].tolist(), strict=True)
+        names = {name: part for name, part in parts if not np.isnan(part)}
         if np.isnan(value):
             total, count = self._sums[service]
             return float(total / count) if count else 0.0, names
@@ -173,7 +177,7 @@ class SteppedRun:
         return [value for value in final if not np.isnan(value)]
 
     def _final(self, cohort: Cohort) -> float:
-        return float(weighted_sum(components(_facts(cohort, 0)), self.plan.scenario.reward_weights)[0])
+        return float(weighted_sum(components(_facts(cohort, 0), self._own), self.plan.scenario.reward_weights)[0])
 
     def _take_effect(self, t_ns: int, decisions: Sequence[Any]) -> None:
         chosen = [(decision.service, decision.action, decision.propensity) for decision in decisions]

@@ -33,7 +33,10 @@ def plan_of_schema(schema: PolicySchema, seed: int, duration_s: float) -> Plan:
 
 def plan_of_scenario(scenario: Scenario, seed: int, duration_s: float) -> Plan:
     """The plan by a scenario's windows, SLOs and reward weights; its phases and shoppers are left out."""
-    names = ("window_s", "decision_interval_s", "episode_s", "request_timeout_s", "service_slo_ms", "reward_weights")
+    names = (
+        *("window_s", "decision_interval_s", "episode_s", "request_timeout_s", "service_slo_ms"),
+        *("reward_weights", "rewards"),
+    )
     return _plan(seed, duration_s, **{name: getattr(scenario, name) for name in names})
 
 

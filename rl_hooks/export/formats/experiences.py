@@ -94,7 +94,7 @@ def request_rewards(requests: pd.DataFrame, bundle: Bundle) -> Floats:
     )
     table = rewards.components(each)
     table[:, list(rewards.REWARDS).index("throughput")] = np.nan
-    return rewards.weighted_sum(table, weights)
+    return rewards.weighted_sum(table, {name: weights[name] for name in rewards.REWARDS})
 
 
 @dataclass(frozen=True)

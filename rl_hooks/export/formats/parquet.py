@@ -16,10 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.export.dataset import Dataset
 from rl_hooks.export.rewards import REWARDS
-from rl_hooks.observation import FEATURES
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +46,7 @@ _AFTER = {
     "applied_share": pa.float32(),
     "action_differs": pa.bool_(),
     "reward": pa.float32(),
-    **{f"reward_{name}": pa.float32() for name in REWARDS},
+    **{f"reward_{name}": pa.float32() for name in REWARDS},  # and those of the scenario's own behind them
     "reward_01": pa.float32(),
     "reward_filled": pa.bool_(),
     "terminated": pa.bool_(),
@@ -59,6 +57,7 @@ _AFTER = {
     "offered_rps": pa.float32(),
     "user_count": pa.float32(),
     "sample_age_s": pa.float32(),
+    "metrics_backfilled": pa.bool_(),
     "warmup": pa.bool_(),
 }
 
@@ -70,14 +69,18 @@ def transitions(data: Dataset, part: str) -> pa.Table:
     frame = frame.assign(reward_01=frame["reward"])  # all rewards lie in [0, 1] as they are
     observation, after = data.observation[rows], data.next_observation[rows]
     columns = {name: _plain(frame[name], kind) for name, kind in _BEFORE.items()}
-    columns.update(_features("obs", observation))
+    columns.update(_features(data, "obs", observation))
     columns["observation_mask"] = _lists(~np.isnan(observation), pa.bool_())
-    columns.update({name: _plain(frame[name], kind) for name, kind in _AFTER.items()})
-    probabilities = frame[[f"prob_{index}" for index in range(len(ACTIONS))]].to_numpy(np.float32)
+    for name, kind in _AFTER.items():
+        if name == "reward_01":
+            own = [f"reward_{one}" for one in data.plan.scenario.rewards]
+            columns.update({component: _plain(frame[component], pa.float32()) for component in own})
+        columns[name] = _plain(frame[name], kind)
+    probabilities = frame[[f"prob_{index}" for index in range(data.space.size)]].to_numpy(np.float32)
     columns["action_probs"] = _lists(probabilities, pa.float32())
-    columns["action_mask"] = _lists(np.ones(probabilities.shape, bool), pa.bool_())
-    columns.update(_features("next", after))
-    columns.update(_features("all", data.all_rows[rows]))
+    columns["action_mask"] = _lists(np.array(data.space.mask())[frame["service_index"]], pa.bool_())
+    columns.update(_features(data, "next", after))
+    columns.update(_features(data, "all", data.all_rows[rows]))
     if part == "excluded":
         columns["reason"] = _plain(frame["reason"], pa.string())
     return pa.table(columns)
@@ -112,8 +115,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
 
 
-def _features(prefix: str, values: Array) -> dict[str, pa.Array]:
-    return {f"{prefix}.{feature.name}": pa.array(values[:, index]) for index, feature in enumerate(FEATURES)}
+def _features(data: Dataset, prefix: str, values: Array) -> dict[str, pa.Array]:
+    return {f"{prefix}.{feature.name}": pa.array(values[:, index]) for index, feature in enumerate(data.features)}
 
 
 def _plain(values: Any, kind: pa.DataType) -> pa.Array:

@@ -42,8 +42,9 @@ def _equal(one: Array, other: Array) -> Array:
 def _sums(evidence: Evidence) -> Array:
     """Whether the reward is the weighted sum of its components; a filled one needs not be."""
     steps = evidence.steps
-    table = steps[[f"reward_{name}" for name in rewards.REWARDS]].to_numpy(np.float64)
-    total = rewards.weighted_sum(table, evidence.facts["reward_weights"])
+    weights = evidence.facts["reward_weights"]
+    table = steps[[f"reward_{name}" for name in rewards.names_of(weights)]].to_numpy(np.float64)
+    total = rewards.weighted_sum(table, weights)
     filled = steps["reward_filled"].to_numpy(bool)
     fits: Array = filled | (np.abs(total - evidence.reward) <= _TOLERANCE)
     return fits

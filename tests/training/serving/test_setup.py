@@ -42,6 +42,12 @@ class Partial(Uniform):
     schema: Any = schema(slo_ms={"cart-service": 100.0})
 
 
+class OwnReward(Uniform):
+    """A policy that was trained with a reward of the team's own."""
+
+    schema: Any = schema(reward_weights={**dict(schema().reward_weights), "within_slo": 0.5})
+
+
 def options(*arguments: str) -> argparse.Namespace:
     return _parser().parse_args(arguments)
 
@@ -113,17 +119,25 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         "--duration -1: must be above 0, for example 3600",
         "--metrics-port 70000: must be from 0 (a free one) to 65535",
         "--host nowhere: not a URL of a web server; give one like http://localhost:8080/proxy",
+        "--actuator header: there are no requests of ours to carry one; name what tells the balancer",
         (
             "policy least_load: is not a known name. Did you mean 'least_loaded'? Known are: backpressure, "
             "circuit_breaker, epsilon, fastest_response, least_loaded, onnx, round_robin, sticky, turns, uniform, "
             "weighted_capacity; or write module:attribute"
         ),
         (
-            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: none, sandbox; or write "
-            "module:attribute"
+            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: admin, envoy, none, orca, prometheus, "
+            "sandbox, text; or write module:attribute"
         ),
-        "--actuator header: there are no requests of ours to carry one; name what tells the balancer",
         f"{tmp_path}: not a file; name the balancer's access log",
+    ]
+
+
+def test_what_needs_requests_of_ours_or_tells_the_balancer_nothing_cannot_serve() -> None:
+    reasons = refusal(f"{__name__}:Blind", *ALL[2:], "--source", "orca", "--actuator", "observe")
+    assert reasons[:2] == [
+        "--source orca: lives on the answers to requests of ours, and there are none; name another",
+        "--actuator observe: tells the balancer nothing, so no policy of ours can decide; name another",
     ]
 
 
@@ -140,3 +154,9 @@ def test_a_policy_without_windows_needs_a_scenario_and_a_trained_one_a_fitting_o
     head, reason = refusal(f"{__name__}:Trained", *ALL, *log, "--scenario-file", str(scenario))
     assert head == "policy uniform does not fit to this run"
     assert reason.startswith("  decision interval: the policy was trained with 2 s of real time, here it is 3 s")
+
+
+def test_a_reward_of_ones_own_has_to_come_from_a_scenario(tmp_path: Path) -> None:
+    (line,) = refusal(f"{__name__}:OwnReward", *ALL, "--requests", str(tmp_path / "log"))
+    assert "was trained with rewards of one's own (within_slo), and its schema has no functions" in line
+    assert "--scenario-file FILE" in line
