@@ -7,6 +7,7 @@
 User classes are made from the scenario file before Locust reads its options, so this file looks them up early.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -78,6 +79,11 @@ def _wire(environment: Any, web_ui: Any, **_: Any) -> None:
     environment.events.quitting.add_listener(lambda **_: part.quit())
     if web_ui is not None:
         watch_start_form(web_ui, part)
+        from rl_hooks.webui.login import add_login
+        from rl_hooks.webui.tab import add_tab  # here, because it needs numpy, which workers do without
+
+        add_login(web_ui, os.environ)
+        add_tab(web_ui, part, PROJECT)
     PART.set(part)
 
 

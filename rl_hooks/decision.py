@@ -4,6 +4,7 @@ The names and the header contract (lb-contract/1) are what any balancer has to k
 `write_request` and `read_request` undo each other, and so do `write_response` and `read_response`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ ACTIONS = (
 SERVICES = ("user-service", "inventory-service", "cart-service", "order-service", "payment-service")
 """The services of the shop. The position is the service's number in every table and bundle."""
 
+MOST_ACTIONS = 16
+"""As many as a decision can be made among: instances of a service, for the strategies are fewer."""
+
 ACTION_INDEX: Mapping[str, int] = {name: index for index, name in enumerate(ACTIONS)}
 SERVICE_INDEX: Mapping[str, int] = {name: index for index, name in enumerate(SERVICES)}
 
@@ -29,8 +33,14 @@ RESPONSE_ACTION = "X-LB-Action"
 RESPONSE_INSTANCE = "X-LB-Instance"
 RESPONSE_UPSTREAM_US = "X-LB-Upstream-Us"
 RESPONSE_QUEUE_MS = "X-LB-Queue-Ms"
+RESPONSE_PROPENSITY = "X-LB-Propensity"
+RESPONSE_POLICY = "X-LB-Policy"
+RESPONSE_DECISION_ID = "X-LB-Decision-Id"
+RESPONSE_LOAD = "endpoint-load-metrics"
+"""An instance's own load report (ORCA); what it means is its reader's business."""
 NO_INSTANCE = "-"
 HOUR_US = 3_600_000_000
+_POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:;,/+@()=-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +98,23 @@ def read_us(text: str | None, unit_us: int) -> int | None:
     except ValueError:
         return None
     return round(value_us) if 0 <= value_us <= HOUR_US else None
+
+
+def read_propensity(text: object) -> float | None:
+    """The probability that a balancer which decides by itself gave its action; None when it makes no sense.
+
+    >>> [read_propensity(text) for text in ("0.25", "1", "0", "1.5", "nan", "often", None)]
+    [0.25, 1.0, None, None, None, None, None]
+    """
+    if not isinstance(text, str):
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value <= 1 else None
+
+
+def read_policy(text: object) -> str | None:
+    """The name of the policy that decided; None when there is none or it is not a plain name of at most 128 letters."""
+    return text if isinstance(text, str) and _POLICY_NAME.fullmatch(text) else None

@@ -3,6 +3,7 @@
 Without numpy, so that a worker need not load it. The bytes are rows of `rl_hooks.row.REQUESTS` and places of IN_FLIGHT.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ class Report:
     rows: bytes  # whole rows of REQUESTS
     board: bytes  # whole places of IN_FLIGHT, busy or not
     offset_ns: int = 0  # by how much all its times have to be moved to be those of the one that decides
+    loads: Sequence[Sequence[Any]] = ()  # service, instance, text, time: what instances said about themselves
 
     def to_message(self) -> dict[str, Any]:
         """Plain values for Locust's messages; `Report(**message)` undoes it."""

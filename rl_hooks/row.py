@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rl_hooks.decision import MOST_ACTIONS
+
+MISSING_U64 = 0xFFFFFFFFFFFFFFFF
 MISSING_U32 = 0xFFFFFFFF
 MISSING_U8 = 0xFF
 
@@ -93,16 +96,22 @@ class Outcome(enum.IntEnum):
 _TRY = (
     ("start_ns", "q", "wall-clock time when the request was sent"),
     ("decision_tick", "I", "tick of the decision in force when the request was sent; MISSING_U32: none"),
-    ("propensity", "f", "probability the logging policy gave the requested action; NaN: none or unknown"),
+    ("propensity", "f", "probability of the requested action, or the one an observed balancer states; NaN: unknown"),
     ("trace_hi", "Q", "X-Trace-Id, upper 64 bits"),
     ("trace_lo", "Q", "X-Trace-Id, lower 64 bits"),
-    ("action_requested", "B", "index in decision.ACTIONS; MISSING_U8: none was asked for"),
+    ("action_requested", "B", "number among the service's own actions, see DECISIONS; MISSING_U8: none was asked for"),
     ("attempt", "B", "1 for the first try; more for a retry"),
 )
 _ENDPOINT = (
     ("endpoint_ref", "H", "dictionary 'endpoint': method and path template"),
     ("service", "B", "index in decision.SERVICES"),
     ("method", "B", "Method"),
+)
+# What a balancer that decides by itself says about its decision. Beside the endpoint, because in all other runs both
+# are the same for all requests and cost the recorder nothing.
+_STATED = (
+    ("policy_ref", "H", "dictionary 'policy': who decided, as the balancer states it; 0: it did not say"),
+    ("stated_decision", "I", "checksum of the decision's id as the balancer states it; MISSING_U32: it did not say"),
 )
 _VISIT = (
     ("account", "I", "the account's number within the scenario"),
@@ -121,13 +130,13 @@ _ENDED = (
     ("instance_ref", "H", "dictionary 'instance'; 0: none was contacted or none was named"),
     ("status", "H", "HTTP status as seen by the client; 0: no answer"),
     ("backend_status", "H", "status of the service behind the balancer where it can be known; 0: unknown"),
-    ("action_applied", "B", "index in decision.ACTIONS; MISSING_U8: the balancer did not say"),
+    ("action_applied", "B", "strategy, index in decision.ACTIONS; MISSING_U8: the balancer did not say"),
     ("ok", "B", "1: the shopper got what it asked for"),
     ("failure", "B", "Failure"),
     ("seq", "Q", "number of the row within the incarnation, from 1 on"),
 )
 
-_SENT = _TRY + _ENDPOINT + _VISIT
+_SENT = _TRY + _ENDPOINT + _STATED + _VISIT
 
 REQUESTS = Table("requests", _SENT + _ENDED)
 """A request that has ended: what was known when it was sent, and what came of it."""
@@ -137,10 +146,16 @@ IN_FLIGHT = Table("in_flight", (*_SENT, ("busy", "B", "1: this request is in fli
 
 SENT_BYTES = IN_FLIGHT.row_bytes - 1  # a request row begins with exactly the bytes of its place on the board
 # The recorder packs a row in parts, because most of it stays the same for a page visit or an endpoint.
-ENDPOINT, VISIT, ENDED = (
-    struct.Struct("<" + "".join(code for _, code, _ in part)) for part in (_ENDPOINT, _VISIT, _ENDED)
+ENDPOINT, STATED, VISIT, ENDED = (
+    struct.Struct("<" + "".join(code for _, code, _ in part)) for part in (_ENDPOINT + _STATED, _STATED, _VISIT, _ENDED)
 )
 SENT = struct.Struct("<" + "".join(code for _, code, _ in _TRY) + f"{ENDPOINT.size}s{VISIT.size}sB")
+PROPENSITY = struct.Struct("<f")
+PROPENSITY_OFFSET, STATED_OFFSET = (
+    struct.calcsize("<" + "".join(code for _, code, _ in before))
+    for before in (_TRY[: [name for name, _, _ in _TRY].index("propensity")], _TRY + _ENDPOINT)
+)
+"""Where the recorder writes what an answer states into a row, of which the rest was written when it was sent."""
 
 SESSIONS = Table(
     "sessions",
@@ -176,23 +191,23 @@ DECISIONS = Table(
         ("sample_ns", "q", "wall-clock time of the metrics sample read for this tick; 0: there was none"),
         ("tick", "I", "number of the decision interval, from 0 on; the services of one tick share it"),
         ("rows_seen", "Q", "last request row of this incarnation when the decision was made"),
-        ("prob_0", "f", "probability of action 0 under the logging policy at that time"),
-        ("prob_1", "f", "probability of action 1"),
-        ("prob_2", "f", "probability of action 2"),
-        ("prob_3", "f", "probability of action 3"),
-        ("prob_4", "f", "probability of action 4"),
-        ("prob_5", "f", "probability of action 5"),
-        ("propensity", "f", "probability of the action taken, in (0, 1]"),
+        *(
+            (f"prob_{number}", "f", "probability of an action under the logging policy then; NaN: the balancer decided")
+            for number in range(MOST_ACTIONS)
+        ),
+        ("propensity", "f", "probability of the action taken, in (0, 1]; NaN: the balancer decided"),
         ("policy_ref", "H", "dictionary 'policy': the logging policy with its parameters"),
         ("phase_ref", "H", "dictionary 'phase'"),
         ("service", "B", "index in decision.SERVICES"),
-        ("action", "B", "index in decision.ACTIONS"),
-        ("actuated", "B", "1: the actuator applied it; 0: it could not be applied"),
+        ("action", "B", "its number among the service's own, see `action_space`; MISSING_U8: the balancer decided"),
+        ("actuated", "B", "1: the actuator applied it; 0: it could not be applied, or there was nothing to apply"),
         ("seq", "Q", "number of the row within the incarnation, from 1 on"),
     ),
 )
 
-OBSERVATION_VALUES = 43  # as many as rl_hooks.observation.FEATURES; a recording process need not load numpy for it
+# As many as `rl_hooks.observation.features_of` has where there are the most actions: four of each instance, which one
+# came before, and 37 more. A recording process need not load numpy for it.
+OBSERVATION_VALUES = 37 + 5 * MOST_ACTIONS
 
 OBSERVATIONS = Table(
     "observations",
@@ -201,7 +216,7 @@ OBSERVATIONS = Table(
         ("tick", "I", "number of the decision interval"),
         ("service", "B", "index in decision.SERVICES"),
         *(
-            (f"value_{index}", "f", "value of a feature, in the order of FEATURES")
+            (f"value_{index}", "f", "value of a feature, in the order of `features_of`; NaN: missing, or there is none")
             for index in range(OBSERVATION_VALUES)
         ),
         ("seq", "Q", "number of the row within the incarnation, from 1 on"),
@@ -220,8 +235,8 @@ SAMPLES = Table(
         ("queue_depth", "f", "requests waiting at the instance; NaN: missing"),
         ("in_flight", "f", "requests in flight as the balancer counts them; NaN: missing"),
         ("capacity", "f", "declared capacity (weight); NaN: unknown"),
-        ("requests_total", "Q", "requests sent to the instance since it started"),
-        ("errors_total", "Q", "of these, failed"),
+        ("requests_total", "Q", "requests sent to the instance since it started; MISSING_U64: unknown"),
+        ("errors_total", "Q", "of these, failed; MISSING_U64: unknown"),
         ("instance_ref", "H", "dictionary 'instance'"),
         ("service", "B", "index in decision.SERVICES"),
         ("up", "B", "1: takes requests; 0: down; MISSING_U8: unknown"),

@@ -14,13 +14,17 @@ from typing import TypeVar
 
 from sandbox.access_log import AccessLog
 from sandbox.clock import Clock
+from sandbox.decides import FORMS, Decides, read_decides
+from sandbox.outside.balancer import BalancerError
+from sandbox.outside.kinds import KINDS, OWN, starter
 from sandbox.parameters import Parameters, dynamics_scale
 from sandbox.shop.catalogue import DEFAULT_CATALOGUE, CatalogueError, Product, read_catalogue
 from sandbox.sizing import ExpectError, read_expectation, size
 from sandbox.stage import Load, Stage
-from sandbox.world import World
+from sandbox.world import Outbound, World
 
 DEFAULT_UTILIZATION, HEALTHY_UTILIZATION = 0.85, 0.5
+DECIDE_EVERY_S = 2.0  # nominal, as the shipped scenarios
 
 Read = TypeVar("Read")
 
@@ -30,28 +34,38 @@ class OptionError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sandbox; the exit code: 0 after a stop, 2 when it could not start."""
+    """Run the sandbox; the exit code: 0 after a stop, 1 when its balancer ended, 2 when it could not start."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
     except OptionError as problem:
         print(f"sandbox: {problem}", file=sys.stderr)
         return 2
+    except BalancerError as problem:
+        print(f"sandbox: --balancer {options.balancer}: {problem}", file=sys.stderr)
+        return 2
 
 
 def _run(options: argparse.Namespace) -> int:
     load = Load(_time_scale(options), _expected(options), _catalogue(options.catalogue))
     utilization = _utilization(options)
+    _decides(options, 1.0)
     access_log = _access_log(options.access_log)
     if options.parent is not None and sys.platform == "win32":
         raise OptionError("--parent does not work on Windows: leave it out and stop the sandbox with Ctrl-C")
+    if options.balancer != OWN and options.access_log is not None:
+        raise OptionError(
+            f"--access-log: the sandbox's own balancer writes it; with {options.balancer} use its own log"
+        )
+    if options.balancer != OWN and options.decides is not None:
+        raise OptionError(f"--decides: only the sandbox's own balancer does; leave out --balancer {options.balancer}")
     sock = _bind(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     origin = f"http://{host}:{sock.getsockname()[1]}"
     for line in _opening(options, load, utilization):
         print(line)
 
-    def make_stage(clock: Clock) -> Stage:
+    def make_stage(clock: Clock, outbound: Outbound | None = None) -> Stage:
         def build(load: Load) -> World:
             return World(
                 clock,
@@ -60,21 +74,44 @@ def _run(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 products=load.products,
                 start_unix_s=time.time() - clock.now(),
+                outbound=outbound,
+                decides=_decides(options, load.time_scale),
             )
 
         return Stage(build, load)
 
-    def on_ready() -> None:
+    def on_ready(lines: Sequence[str] = ()) -> None:
+        for line in lines:
+            print(line)
         print(f"sandbox ready: {origin}/proxy state={origin}/state metrics={origin}/metrics", flush=True)
 
-    from sandbox.server import serve  # here, so that wrong options are answered without loading a server
+    problem: str | None = None
+    if options.balancer == OWN:
+        from sandbox.server import serve  # here, so that wrong options are answered without loading a server
 
-    stage = serve(
-        make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready, access_log=access_log
-    )
+        stage = serve(
+            make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready, access_log=access_log
+        )
+    else:
+        from sandbox.outside.server import serve as serve_outside
+
+        port = sock.getsockname()[1]
+        sock.close()  # the port was free; the balancer takes it
+        stage, problem = serve_outside(
+            make_stage,
+            starter(options.balancer),
+            options.host,
+            port,
+            f"{origin}/proxy",
+            parent_pid=options.parent,
+            on_ready=on_ready,
+        )
     for line in _closing(stage):
         print(line)
     sys.stdout.flush()
+    if problem is not None:
+        print(f"sandbox: {options.balancer} has ended, and with it the sandbox: {problem}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -110,8 +147,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE_OR_JSON",
         help='expected calls per second of real time, as {"cart-service POST /api/cart/items": 12.3, ...}',
     )
+    parser.add_argument(
+        "--decides",
+        metavar="POLICY",
+        help=f"let it decide by itself and say so in its answers, for --actuator observe: {FORMS}",
+    )
+    parser.add_argument(
+        "--decide-every",
+        type=float,
+        default=DECIDE_EVERY_S,
+        metavar="SECONDS",
+        help="how often it does, divided by min(S, 10) of the time scale (default: %(default)s)",
+    )
     parser.add_argument("--catalogue", metavar="FILE", help="products to sell: a JSON list of sku, name, ... price")
     parser.add_argument("--access-log", metavar="FILE", help="append two JSON lines per request from outside to it")
+    parser.add_argument(
+        "--balancer",
+        choices=(OWN, *KINDS),
+        default=OWN,
+        help="what balances: the sandbox's own, or a real one in front of its instances (default: %(default)s)",
+    )
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process is gone")
     return parser
 
@@ -123,6 +178,17 @@ def _utilization(options: argparse.Namespace) -> float:
     if not 0.01 <= utilization <= 3.0:
         raise OptionError("--utilization: must be from 0.01 to 3, for example 0.85")
     return utilization
+
+
+def _decides(options: argparse.Namespace, time_scale: float) -> Decides | None:
+    if options.decides is None:
+        return None
+    if not 0.1 <= options.decide_every < math.inf:
+        raise OptionError("--decide-every: must be at least 0.1, for example 2")
+    try:
+        return read_decides(options.decides, options.decide_every / dynamics_scale(time_scale))
+    except ValueError as problem:
+        raise OptionError(f"--decides {options.decides}: {problem}") from problem
 
 
 def _time_scale(options: argparse.Namespace) -> float:
@@ -192,6 +258,9 @@ def _opening(options: argparse.Namespace, load: Load, utilization: float) -> lis
     if options.time_scale > scale:
         lines.append(f"sandbox: compressed: service times and timeouts are divided by {scale:g} only")
     lines.append(f"sandbox: {weather}; utilization {utilization:g} at the expected load")
+    decides = _decides(options, load.time_scale)
+    if decides is not None:
+        lines.append(f"sandbox: decides by itself, {decides.policy}, every {decides.every_s:g} s")
     lines += size(load.expected_rps, load.time_scale, utilization).describe()
     if not _is_loopback(options.host):
         lines.append(

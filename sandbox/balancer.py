@@ -104,12 +104,16 @@ class Exchange:
 
 
 class Balancer:
-    """See the module. `action` is the service's control action: it serves requests that ask for none."""
+    """See the module. `action` is the service's control action: it serves requests that ask for none.
+
+    `statement` are the headers that say who chose it; none where that was somebody else.
+    """
 
     def __init__(self, service: str, backends: Sequence[Backend], clock: Clock, parameters: Parameters) -> None:
         self.service = service
         self.backends = tuple(backends)
         self.action = DEFAULT_ACTION
+        self.statement: tuple[tuple[bytes, bytes], ...] = ()
         self.refused_codes: dict[tuple[str, int], int] = {}  # (action, code): answers without an instance
         self.received = 0
         self.answered = 0

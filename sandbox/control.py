@@ -3,7 +3,7 @@
 None of it asks who is calling: it is meant for the loopback interface.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rl_hooks.decision import ACTIONS
 from sandbox import metrics
@@ -15,16 +15,31 @@ PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Control:
-    """See the module. `unix_ns` tells the time of day."""
+    """See the module. `unix_ns` tells the time of day; `balancer` describes one that is a process of its own."""
 
-    def __init__(self, stage: Stage, base_url: str, unix_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        base_url: str,
+        unix_ns: Callable[[], int],
+        balancer: Mapping[str, str] | None = None,
+    ) -> None:
+        def state(_: HttpRequest) -> HttpReply:
+            if balancer is not None:
+                return json_reply(200, metrics.outside_state(stage.world, unix_ns(), balancer))
+            return json_reply(200, metrics.state(stage.world, unix_ns(), stage.client_requests))
+
+        def text(_: HttpRequest) -> HttpReply:
+            told = metrics.prometheus(stage.world) if balancer is None else metrics.outside_prometheus(stage.world)
+            return text_reply(200, told, PROMETHEUS_TYPE)
+
         self._stage = stage
         self._base_url = base_url
         self._unix_ns = unix_ns
         self._routes: dict[str, dict[str, Callable[[HttpRequest], HttpReply]]] = {
             "/actuator/health": {"GET": lambda _: json_reply(200, {"status": "UP"})},
-            "/state": {"GET": lambda _: json_reply(200, metrics.state(stage.world, unix_ns(), stage.client_requests))},
-            "/metrics": {"GET": lambda _: text_reply(200, metrics.prometheus(stage.world), PROMETHEUS_TYPE)},
+            "/state": {"GET": state},
+            "/metrics": {"GET": text},
             "/api/services": {"GET": lambda _: json_reply(200, metrics.services(stage.world, base_url))},
             "/control/load": {"PUT": self._set_load},
             "/control/actions": {"GET": self._actions, "PUT": self._set_actions},
@@ -88,6 +103,9 @@ class Control:
         ]
         if problems:
             return _problems(400, problems)
+        if self._stage.world.decides is not None:
+            way_out = "start it without --decides, or leave the actions to it (--actuator observe)"
+            return _problems(409, [f"this sandbox decides by itself ({self._stage.world.decides.policy}): {way_out}"])
         self._stage.world.set_actions(actions)
         return self._actions(request)
 

@@ -102,6 +102,7 @@ class Instance:
         self.mean_service_s = mean_service_s
         self.queue_limit = parameters.queue_per_worker * workers
         self.up = True
+        self.on_up: Callable[[bool], None] = lambda up: None  # told when it went down, or is there again
         self.started_s = clock.now()
         self.submitted = 0
         self.ended = dict.fromkeys(Ended, 0)
@@ -230,6 +231,7 @@ class Instance:
         self._note_load()
         for job in lost:
             self._end(job, Ended.RESET)
+        self.on_up(False)
 
     def start(self) -> None:
         """The process is there again, cold."""
@@ -242,6 +244,7 @@ class Instance:
         self._answers.clear()
         self._bad_answers.clear()
         self._apply_effects()
+        self.on_up(True)
 
     def pause(self, duration_s: float) -> None:
         """Stop the world: nothing computes and nothing is answered for `duration_s`. Memory is clean afterwards."""

@@ -1,11 +1,18 @@
 """What the sandbox shows of itself: /state, /metrics, /api/services and /api/metrics/{service}."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from rl_hooks.version import VERSION
 from sandbox.backend import LATENCY_BOUNDS_S, Backend
 from sandbox.balancer import Balancer
 from sandbox.proxy import HEALTH_PATH
 from sandbox.world import World
+
+Gauge = tuple[str, str, Callable[[Backend], float]]
+"""Name, help, and how it is read."""
+
+OWN_BALANCER = {"kind": "sandbox", "version": VERSION, "config_sha256": None}
+"""The sandbox's own balancer in `/state`: it has no configuration, its numbers are in `parameters`."""
 
 
 def state(world: World, t_unix_ns: int, client_requests: int) -> dict[str, object]:
@@ -13,31 +20,54 @@ def state(world: World, t_unix_ns: int, client_requests: int) -> dict[str, objec
     now_s = world.clock.now()
     return {
         "t_unix_ns": t_unix_ns,
+        "balancer": OWN_BALANCER,
         "client_requests_total": client_requests,
-        "services": {
-            service: {
-                "action": balancer.action,
-                "instances": {backend.name: _instance_state(backend, now_s) for backend in balancer.backends},
-            }
-            for service, balancer in world.balancers.items()
-        },
+        "services": _services_state(world, lambda backend: _instance_state(backend, now_s)),
     }
 
 
-def _instance_state(backend: Backend, now_s: float) -> dict[str, object]:
+def outside_state(world: World, t_unix_ns: int, balancer: Mapping[str, str]) -> dict[str, object]:
+    """The same behind a balancer that is a process of its own. What only that knows is missing: how many requests
+    clients made, breakers, latencies as it sees them. `in_flight` and the totals are what the instance itself has
+    counted, calls between services and further attempts included."""
+    return {
+        "t_unix_ns": t_unix_ns,
+        "balancer": balancer,
+        "services": _services_state(world, _own_state),
+    }
+
+
+def _services_state(world: World, of: Callable[[Backend], dict[str, object]]) -> dict[str, object]:
+    return {
+        service: {
+            "action": balancer.action,
+            "instances": {backend.name: of(backend) for backend in balancer.backends},
+        }
+        for service, balancer in world.balancers.items()
+    }
+
+
+def _own_state(backend: Backend) -> dict[str, object]:
     instance = backend.instance
-    ewma_s = backend.peak_ewma_s
     return {
         "cpu": round(instance.cpu(), 4),
         "memory": round(instance.memory(), 4),
         "queue_depth": instance.queue_depth,
-        "in_flight": backend.in_flight,
+        "in_flight": instance.in_flight,
         "health": round(instance.health(), 4),
         "up": instance.up,
         "capacity": backend.capacity,
-        "breaker": backend.breaker.state(now_s),
         "requests_total": backend.requests_total,
         "errors_total": backend.errors_total,
+    }
+
+
+def _instance_state(backend: Backend, now_s: float) -> dict[str, object]:
+    ewma_s = backend.peak_ewma_s
+    return {
+        **_own_state(backend),
+        "in_flight": backend.in_flight,
+        "breaker": backend.breaker.state(now_s),
         "latency_ewma_ms": None if ewma_s is None else round(ewma_s * 1000, 3),
     }
 
@@ -87,12 +117,31 @@ def prometheus(world: World) -> str:
     return "\n".join(_prometheus_lines(world)) + "\n"
 
 
-def _prometheus_lines(world: World) -> Iterator[str]:
-    pods = [
+def outside_prometheus(world: World) -> str:
+    """The same behind a balancer that is a process of its own and has its own metrics: what the instances know."""
+    return "\n".join(_outside_lines(world)) + "\n"
+
+
+def _outside_lines(world: World) -> Iterator[str]:
+    pods = _pods(world)
+    yield "# HELP sandbox_instance_requests_total Requests by instance and code of its answer; 502: it died."
+    yield "# TYPE sandbox_instance_requests_total counter"
+    for labels, backend in pods:
+        for (_, code), count in sorted(backend.codes.items()):
+            yield f'sandbox_instance_requests_total{{{labels},code="{code}"}} {count}'
+    yield from _gauge_lines(pods, (_IN_FLIGHT, *_INSTANCE_GAUGES))
+
+
+def _pods(world: World) -> list[tuple[str, Backend]]:
+    return [
         (f'service="{service}",pod="{backend.name}"', backend)
         for service, balancer in world.balancers.items()
         for backend in balancer.backends
     ]
+
+
+def _prometheus_lines(world: World) -> Iterator[str]:
+    pods = _pods(world)
     yield "# HELP lb_pod_requests_total Requests by instance, the action that chose it, and the code of its answer."
     yield "# TYPE lb_pod_requests_total counter"
     for labels, backend in pods:
@@ -105,7 +154,11 @@ def _prometheus_lines(world: World) -> Iterator[str]:
     yield "# TYPE lb_pod_response_time_seconds histogram"
     for labels, backend in pods:
         yield from _histogram_lines(labels, backend)
-    for name, help_text, read in _GAUGES:
+    yield from _gauge_lines(pods, (_ACTIVE, *_INSTANCE_GAUGES))
+
+
+def _gauge_lines(pods: list[tuple[str, Backend]], gauges: tuple[Gauge, ...]) -> Iterator[str]:
+    for name, help_text, read in gauges:
         yield f"# HELP {name} {help_text}"
         yield f"# TYPE {name} gauge"
         for labels, backend in pods:
@@ -121,8 +174,9 @@ def _histogram_lines(labels: str, backend: Backend) -> Iterator[str]:
     yield f"lb_pod_response_time_seconds_count{{{labels}}} {total}"
 
 
-_GAUGES = (
-    ("lb_pod_active_requests", "Requests in flight, as the balancer counts them.", lambda b: b.in_flight),
+_ACTIVE: Gauge = ("lb_pod_active_requests", "Requests in flight, as the balancer counts them.", lambda b: b.in_flight)
+_IN_FLIGHT: Gauge = ("sandbox_instance_in_flight", "Requests inside the instance.", lambda b: b.instance.in_flight)
+_INSTANCE_GAUGES: tuple[Gauge, ...] = (
     ("sandbox_instance_cpu_utilization", "CPU utilization over the last second, 0 to 1.", lambda b: b.instance.cpu()),
     ("sandbox_instance_memory_utilization", "Memory utilization, 0 to 1.", lambda b: b.instance.memory()),
     ("sandbox_instance_queue_depth", "Requests waiting for a worker.", lambda b: b.instance.queue_depth),

@@ -105,7 +105,7 @@ def _reply(status: int, body: bytes, headers: Headers) -> HttpReply:
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asked:
     """What the headers of a request say, as far as we believe it."""
 
     action: str | None = None
@@ -116,8 +116,8 @@ class _Asked:
     session_id: str | None = None
 
 
-def _read_headers(headers: Headers) -> _Asked:
-    asked = _Asked()
+def read_headers(headers: Headers) -> Asked:
+    asked = Asked()
     for name, value in headers:
         if name == _ASK_ACTION:
             action = value.decode("latin-1")
@@ -146,7 +146,7 @@ class Proxy:
     def open(self, request: HttpRequest, on_reply: Callable[[HttpReply], None]) -> Exchange | None:
         """Handle a request; `on_reply` is called once, possibly before this returns. The exchange is there to be
         cancelled; None when no service was asked."""
-        asked = _read_headers(request.headers)
+        asked = read_headers(request.headers)
         service, slash, rest = request.path[len(PREFIX) :].partition("/")
         path = slash + rest
         reply = self._own_reply(request, asked, service, path)
@@ -160,10 +160,11 @@ class Proxy:
             return None
         query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True)) if request.query else {}
         self._stage.note_request()
+        stated = self._statement(service, asked)  # of now: another decision may be in force when the answer is there
         return self._stage.world.send(
             service,
             Request(request.method, path, query, body, asked.token, asked.session_id),
-            lambda exchange: on_reply(self._answer(service, path, asked, exchange)),
+            lambda exchange: on_reply(self._answer(service, path, asked, stated, exchange)),
             action=asked.action,
             pin=asked.pin,
         )
@@ -171,9 +172,9 @@ class Proxy:
     def refuse(self, request: HttpRequest, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
         """An error of the balancer's own about a request that it does not handle."""
         service = request.path[len(PREFIX) :].partition("/")[0]
-        return self._refuse(service, _read_headers(request.headers), status, text, *extra)
+        return self._refuse(service, read_headers(request.headers), status, text, *extra)
 
-    def _own_reply(self, request: HttpRequest, asked: _Asked, service: str, path: str) -> HttpReply | None:
+    def _own_reply(self, request: HttpRequest, asked: Asked, service: str, path: str) -> HttpReply | None:
         """What the balancer answers without asking an instance; None when it has to."""
         balancer = self._stage.world.balancers.get(service)
         if request.method not in METHODS:
@@ -187,10 +188,10 @@ class Proxy:
             return self._refuse(service, asked, 503, _no_instance(service))
         return json_reply(200, {"status": "UP", "service": service}, self._own_headers(service, asked))
 
-    def _refuse(self, service: str, asked: _Asked, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
+    def _refuse(self, service: str, asked: Asked, status: int, text: str, *extra: tuple[bytes, bytes]) -> HttpReply:
         return json_reply(status, {"error": text}, [*self._own_headers(service, asked), *extra])
 
-    def _own_headers(self, service: str, asked: _Asked) -> Headers:
+    def _own_headers(self, service: str, asked: Asked) -> Headers:
         """Headers of an answer for which no instance was contacted."""
         balancer = self._stage.world.balancers.get(service)
         headers: Headers = [
@@ -201,13 +202,21 @@ class Proxy:
             (b"x-lb-inflight", b"0"),
             (b"x-lb-attempts", b"0"),
             (b"x-lb-flags", b"unknown_action" if asked.unknown_action else b"-"),
+            *self._statement(service, asked),
         ]
         if asked.trace_id is not None:
             headers.append((b"x-trace-id", asked.trace_id))
         return headers
 
-    def _answer(self, service: str, path: str, asked: _Asked, exchange: Exchange) -> HttpReply:
-        headers = _exchange_headers(asked, exchange)
+    def _statement(self, service: str, asked: Asked) -> tuple[tuple[bytes, bytes], ...]:
+        """Who chose the action, where the balancer did and not the request."""
+        balancer = self._stage.world.balancers.get(service)
+        return () if balancer is None or asked.action is not None or asked.pin is not None else balancer.statement
+
+    def _answer(
+        self, service: str, path: str, asked: Asked, stated: tuple[tuple[bytes, bytes], ...], exchange: Exchange
+    ) -> HttpReply:
+        headers = [*_exchange_headers(asked, exchange), *stated]
         status, body, come_back = answer_of(exchange, service, path)
         if come_back:
             headers.append((b"retry-after", b"%d" % self._stage.world.parameters.retry_after))
@@ -260,7 +269,7 @@ def _error_text(response: Response) -> str:
     return str(body.get("error", ""))[:_MAX_ECHO]
 
 
-def _exchange_headers(asked: _Asked, exchange: Exchange) -> Headers:
+def _exchange_headers(asked: Asked, exchange: Exchange) -> Headers:
     flags = exchange.flags
     if asked.unknown_action:
         flags = ("unknown_action", *flags)

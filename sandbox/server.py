@@ -1,4 +1,8 @@
-"""The live sandbox: the world on an event loop's clock, behind uvicorn. The only file with asyncio."""
+"""The live sandbox: the world on an event loop's clock, behind uvicorn.
+
+Here is what both kinds of it need: one with the sandbox's own balancer (`serve`), and one behind a balancer that is a
+process of its own (`sandbox.outside.server`). Nothing else in the sandbox knows asyncio.
+"""
 
 import asyncio
 import gc
@@ -6,8 +10,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, Protocol, TypeVar, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -102,91 +106,73 @@ class LiveClock:
         self.catch_up(TIMER_RESOLUTION_S)
 
 
-class _Waiting:
+class Cancellable(Protocol):
+    """Something under way that can be given up."""
+
+    def cancel(self) -> None:
+        """Its client went away."""
+
+
+Answer = Callable[[HttpReply | None], None]
+Open = Callable[[Answer], Cancellable | None]
+"""Begins something that leads to one answer; what it returns is cancelled when the client goes away."""
+
+
+class Waiting:
     """A client that waits for its answer."""
 
-    __slots__ = ("exchange", "receive", "reply", "request", "since_s", "watched")
+    __slots__ = ("exchange", "farewell", "receive", "reply", "since_s", "watched")
 
     def __init__(
-        self, request: HttpRequest, reply: "asyncio.Future[HttpReply | None]", receive: Receive, since_s: float
+        self,
+        reply: "asyncio.Future[HttpReply | None]",
+        receive: Receive,
+        since_s: float,
+        farewell: Callable[[], HttpReply],
     ) -> None:
-        self.request = request
         self.reply = reply
         self.watched = False
         self.receive = receive
         self.since_s = since_s
-        self.exchange: Exchange | None = None
+        self.farewell = farewell
+        self.exchange: Cancellable | None = None
 
-    def answer(self, reply: HttpReply) -> None:
+    def answer(self, reply: HttpReply | None) -> None:
+        """The first answer counts."""
         if not self.reply.done():
             self.reply.set_result(reply)
 
 
-class App:
-    """The ASGI application."""
+class Waits:
+    """All clients that wait."""
 
-    def __init__(
-        self,
-        clock: LiveClock,
-        stage: Stage,
-        control: Control,
-        loop: asyncio.AbstractEventLoop,
-        access_log: AccessLog | None = None,
-    ) -> None:
+    def __init__(self, clock: LiveClock, loop: asyncio.AbstractEventLoop) -> None:
         self._clock = clock
-        self._log = access_log
-        self._proxy = Proxy(stage)
-        self._control = control
         self._loop = loop
-        self._waiting: dict[_Waiting, None] = {}  # in order of arrival
+        self._waiting: dict[Waiting, None] = {}  # in order of arrival
         self._watchers: set[asyncio.Task[None]] = set()
         self._watch()
-        if access_log is not None:
-            self._flush(access_log)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One HTTP request."""
-        if scope["type"] != "http":
-            return
-        body: bytes | None = b""
-        for name, _ in scope["headers"]:
-            if name in (b"content-length", b"transfer-encoding"):
-                body = await _read_body(receive)
-                break
-        if body is None:
-            return  # the client went away before its request was complete
-        request = HttpRequest(scope["method"], scope["path"], scope["query_string"], scope["headers"], body)
-        if len(body) > MAX_BODY_BYTES:
-            text = f"The body is larger than {MAX_BODY_BYTES} bytes"
-            reply: HttpReply | None = self._proxy.refuse(request, 413, text, (b"connection", b"close"))
-        elif request.path.startswith(PREFIX):
-            reply = await self._through_balancer(request, receive)
-        else:
-            reply = self._clock.run_now(lambda: self._control.handle(request))
-        if reply is not None:
-            await _send(send, reply)
-
-    async def _through_balancer(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
-        """The answer, or None when the client went away."""
-        waiting = _Waiting(request, self._loop.create_future(), receive, self._loop.time())
-        noted = None if self._log is None else self._log.begin(request)
-        exchange = waiting.exchange = self._clock.run_now(lambda: self._proxy.open(request, waiting.answer))
-        reply: HttpReply | None = None
+    async def answer(self, begin: Open, receive: Receive, farewell: Callable[[], HttpReply]) -> HttpReply | None:
+        """The answer that `begin` leads to, or None: the client went away, or the connection ends without an answer.
+        `farewell` makes the answer when everything is stopped."""
+        waiting = Waiting(self._loop.create_future(), receive, self._loop.time(), farewell)
+        waiting.exchange = self._clock.run_now(lambda: begin(waiting.answer))
         try:
             if not waiting.reply.done():
                 self._waiting[waiting] = None
                 await waiting.reply
-            reply = waiting.reply.result()
-            return reply
+            return waiting.reply.result()
         finally:
             self._waiting.pop(waiting, None)
             waiting.exchange = None  # else the two would keep each other
-            if self._log is not None and noted is not None:
-                self._log.end(noted, reply, exchange)
 
-    def _flush(self, access_log: AccessLog) -> None:
-        access_log.flush()
-        self._loop.call_later(FLUSH_EVERY_S, self._flush, access_log)
+    def stop(self) -> None:
+        """Nobody waits any longer: everything under way is cancelled and answered so."""
+        for waiting in list(self._waiting):
+            if waiting.exchange is not None:
+                self._clock.run_now(waiting.exchange.cancel)
+            waiting.answer(waiting.farewell())
 
     def _watch(self) -> None:
         """Ask for the disconnect only where the answer takes long: a task for every request would cost more than the
@@ -203,20 +189,89 @@ class App:
             task.add_done_callback(self._watchers.discard)
         self._loop.call_later(WATCH_AFTER_S / 2, self._watch)
 
-    def stop(self) -> None:
-        """Nobody waits any longer: everything under way is cancelled and answered so."""
-        for waiting in list(self._waiting):
-            if waiting.exchange is not None:
-                self._clock.run_now(waiting.exchange.cancel)
-            waiting.answer(self._proxy.refuse(waiting.request, 503, "The sandbox is being stopped"))
-
-    async def _cancel_when_gone(self, waiting: _Waiting) -> None:
+    async def _cancel_when_gone(self, waiting: Waiting) -> None:
         while (await waiting.receive())["type"] != "http.disconnect":
             pass
         if waiting.exchange is not None:
             self._clock.run_now(waiting.exchange.cancel)
-        if not waiting.reply.done():
-            waiting.reply.set_result(None)
+        waiting.answer(None)
+
+
+class App:
+    """The ASGI application of the sandbox with its own balancer."""
+
+    def __init__(
+        self,
+        clock: LiveClock,
+        stage: Stage,
+        control: Control,
+        loop: asyncio.AbstractEventLoop,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        self._clock = clock
+        self._log = access_log
+        self._proxy = Proxy(stage)
+        self._control = control
+        self._loop = loop
+        self._waits = Waits(clock, loop)
+        self.stop = self._waits.stop
+        if access_log is not None:
+            self._flush(access_log)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request."""
+        if scope["type"] != "http":
+            return
+        request = await read_request(scope, receive)
+        if request is None:
+            return  # the client went away before its request was complete
+        if len(request.body) > MAX_BODY_BYTES:
+            reply: HttpReply | None = self._proxy.refuse(request, 413, TOO_LARGE, (b"connection", b"close"))
+        elif request.path.startswith(PREFIX):
+            reply = await self._through_balancer(request, receive)
+        else:
+            reply = self._clock.run_now(lambda: self._control.handle(request))
+        if reply is not None:
+            await send_reply(send, reply)
+
+    async def _through_balancer(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
+        """The answer, or None when the client went away."""
+        noted = None if self._log is None else self._log.begin(request)
+        exchange: Exchange | None = None
+        reply: HttpReply | None = None
+
+        def begin(answer: Answer) -> Exchange | None:
+            nonlocal exchange
+            exchange = self._proxy.open(request, answer)
+            return exchange
+
+        try:
+            reply = await self._waits.answer(
+                begin, receive, lambda: self._proxy.refuse(request, 503, "The sandbox is being stopped")
+            )
+            return reply
+        finally:
+            if self._log is not None and noted is not None:
+                self._log.end(noted, reply, exchange)
+
+    def _flush(self, access_log: AccessLog) -> None:
+        access_log.flush()
+        self._loop.call_later(FLUSH_EVERY_S, self._flush, access_log)
+
+
+TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES} bytes"
+
+
+async def read_request(scope: Scope, receive: Receive) -> HttpRequest | None:
+    """The whole request; stops reading when its body is too large; None when the client went away."""
+    body: bytes | None = b""
+    for name, _ in scope["headers"]:
+        if name in (b"content-length", b"transfer-encoding"):
+            body = await _read_body(receive)
+            break
+    if body is None:
+        return None
+    return HttpRequest(scope["method"], scope["path"], scope["query_string"], scope["headers"], body)
 
 
 async def _read_body(receive: Receive) -> bytes | None:
@@ -231,7 +286,8 @@ async def _read_body(receive: Receive) -> bytes | None:
             return bytes(body)
 
 
-async def _send(send: Send, reply: HttpReply) -> None:
+async def send_reply(send: Send, reply: HttpReply) -> None:
+    """An answer as ASGI has it."""
     await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
     await send({"type": "http.response.body", "body": reply.body})
 
@@ -266,7 +322,7 @@ class _OneWrite:
         return getattr(self._transport, name)
 
 
-class _Protocol(HttpToolsProtocol):
+class SandboxProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol over `_OneWrite`, with a limit on the size of a request's head, which uvicorn has not."""
 
     _head_bytes = 0
@@ -292,12 +348,12 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server, which tells when it is ready, and does not wait for ever for answers when it stops."""
 
-    def __init__(self, config: uvicorn.Config, app: App, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, stop: Callable[[], None], on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._app = app
+        self._stop = stop
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -305,7 +361,7 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().call_later(GRACE_S, self._app.stop)
+        asyncio.get_running_loop().call_later(GRACE_S, self._stop)
         await super().shutdown(sockets)
 
 
@@ -319,43 +375,56 @@ def serve(
     access_log: AccessLog | None = None,
 ) -> Stage:
     """Serve on `sock` until SIGINT or SIGTERM, or until the parent is gone; the stage as it is then."""
-    # uvicorn raises the signal that stopped it once more when it is done; by then it shall do nothing.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
 
     async def main() -> Stage:
         loop = asyncio.get_running_loop()
         clock = LiveClock(loop)
         stage = make_stage(clock)
         app = App(clock, stage, Control(stage, base_url, time.time_ns), loop, access_log)
-        config = uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=2 * GRACE_S,  # for what `App.stop` does not end
-        )
-        server = _Server(config, app, on_ready)
+        server = Server(config_of(app), app.stop, on_ready)
         if parent_pid is not None:
-            _watch_parent(loop, parent_pid, server)
-        # What is there now stays until the end, and requests leave no cycles: the collector has little to look for.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 20)
+            watch_parent(loop, parent_pid, server)
+        calm_collector()
         await server.serve(sockets=[sock])
         clock.catch_up()
         if access_log is not None:
             access_log.close()
         return stage
 
+    return run(main)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Run `main` on the fastest loop there is, with SIGINT and SIGTERM left to uvicorn's server."""
+    # uvicorn raises the signal that stopped it once more when it is done; by then it shall do nothing.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main())
+
+
+def config_of(app: Any) -> uvicorn.Config:
+    """How uvicorn serves an application of ours."""
+    return uvicorn.Config(
+        app,
+        http=SandboxProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=2 * GRACE_S,  # for what `Waits.stop` does not end
+    )
+
+
+def calm_collector() -> None:
+    """What is there now stays until the end, and requests leave no cycles: the collector has little to look for."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -367,7 +436,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _watch_parent(loop: asyncio.AbstractEventLoop, pid: int, server: uvicorn.Server) -> None:
+def watch_parent(loop: asyncio.AbstractEventLoop, pid: int, server: uvicorn.Server) -> None:
     """Stop when process `pid` is gone. Our own parent is seen to be gone even when nobody collects its remains."""
     is_own_parent = os.getppid() == pid
 

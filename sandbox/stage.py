@@ -44,6 +44,7 @@ class Stage:
         self._earlier: list[Mapping[str, Balancer]] = []  # of earlier worlds, which may still answer
         self.client_requests = 0  # requests from outside that asked a service for something, health aside
         self._last_request_s = -math.inf
+        self.on_new_world: Callable[[], object] = lambda: None  # told when another one is on
         self.world = build(load)
 
     def note_request(self) -> None:
@@ -60,6 +61,7 @@ class Stage:
         old, self.world = self.world, self._build(load)
         self._earlier.append(old.balancers)
         old.close()
+        self.on_new_world()
 
     def tally(self) -> Mapping[str, tuple[int, int]]:
         """Requests (answered, failed) per service since the start, calls between services included."""

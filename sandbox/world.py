@@ -11,6 +11,7 @@ from rl_hooks.decision import ACTION_INDEX
 from sandbox.backend import Backend
 from sandbox.balancer import Balancer, Exchange
 from sandbox.clock import Clock
+from sandbox.decides import Decider, Decides
 from sandbox.faults import Faults
 from sandbox.instance import Instance, Job
 from sandbox.parameters import CAPACITY_WEIGHTS, Parameters
@@ -20,9 +21,13 @@ from sandbox.shop.shop import Shop
 from sandbox.sizing import ServiceSize, Sizing
 from sandbox.weather import Weather
 
+Outbound = Callable[[Call, Callable[[Response | None], None]], None]
+"""Makes a call between services; tells the answer once, None where there is none: no answer, or 500 and above."""
+
 
 class World:
-    """See the module. `parameters` are scaled already; `seed` fixes all that is drawn, not the timing of requests."""
+    """See the module. `parameters` are scaled already; `seed` fixes all that is drawn, not the timing of requests.
+    `outbound` makes the calls between services; None: they go through the world's own balancers."""
 
     def __init__(
         self,
@@ -33,8 +38,11 @@ class World:
         seed: int = 0,
         products: Sequence[Product] = DEFAULT_CATALOGUE,
         start_unix_s: float = 0.0,
+        outbound: Outbound | None = None,
+        decides: Decides | None = None,
     ) -> None:
         self.clock = clock
+        self._call = outbound or self._through_balancer
         self.parameters = parameters
         self.sizing = sizing
         self.shop = Shop(Random(f"{seed}:shop"), clock.now, parameters, products=products, start_unix_s=start_unix_s)
@@ -53,6 +61,8 @@ class World:
             )
             for service, instances in self.instances.items()
         }
+        self.decides = decides  # who chooses the control actions; None: whoever sets them
+        self._decider = None if decides is None else Decider(decides, self.balancers, clock, seed, start_unix_s)
         self.faults = Faults(self.instances, clock, parameters)
         self.weather = [
             Weather(instance, clock, Random(f"{seed}:{instance.name}:weather"), parameters)
@@ -74,13 +84,19 @@ class World:
         return self.balancers[service].send(
             request.method,
             on_answer,
-            work=lambda job, backend: self._continue(backend.instance, job, self.shop.handle(service, request)),
+            work=lambda job, backend: self.work(service, request, backend.instance, job),
             action=action,
             pin=pin,
         )
 
+    def work(self, service: str, request: Request, instance: Instance, job: Job) -> None:
+        """What `instance` of `service` does with a request that was computed: answer it, after calls to others."""
+        self._continue(instance, job, self.shop.handle(service, request))
+
     def close(self) -> None:
         """Another world follows: no more weather and health checks here, so that nothing stays on the clock."""
+        if self._decider is not None:
+            self._decider.close()
         for weather in self.weather:
             weather.end()
         for balancer in self.balancers.values():
@@ -101,14 +117,13 @@ class World:
             self._fan_out(instance, job, reply)
 
     def _fan_out(self, instance: Instance, job: Job, fan_out: FanOut) -> None:
-        """Make all calls through the balancers, under each service's control action, and go on with the answers."""
+        """Make all calls, under each service's control action, and go on with the answers."""
         answers: list[Response | None] = [None] * len(fan_out.calls)
         missing = len(answers)
 
-        def on_answer(position: int, exchange: Exchange) -> None:
+        def on_answer(position: int, answer: Response | None) -> None:
             nonlocal missing
-            if isinstance(exchange.response, Response) and exchange.response.status < 500:
-                answers[position] = exchange.response
+            answers[position] = answer
             missing -= 1
             if missing:
                 return
@@ -118,11 +133,18 @@ class World:
                 self._continue(instance, job, fan_out.then(answers))
 
         for position, call in enumerate(fan_out.calls):
-            self.balancers[call.service].send(
-                call.method,
-                partial(on_answer, position),
-                work=partial(_run_call, call),
-            )
+            self._call(call, partial(on_answer, position))
+
+    def _through_balancer(self, call: Call, on_answer: Callable[[Response | None], None]) -> None:
+        self.balancers[call.service].send(
+            call.method,
+            lambda exchange: on_answer(_good_answer(exchange.response)),
+            work=partial(_run_call, call),
+        )
+
+
+def _good_answer(response: object) -> Response | None:
+    return response if isinstance(response, Response) and response.status < 500 else None
 
 
 def _run_call(call: Call, job: Job, backend: Backend) -> None:

@@ -1,12 +1,15 @@
 """The web UI with a real Locust process and plain HTTP: what the start form offers, and what Start and Stop do."""
 
+import http.client
 import http.server
+import io
 import json
 import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,11 +86,14 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @contextmanager
-def web_ui_started(folder: Path, host: str, *options: str) -> Iterator[WebUi]:
+def web_ui_started(
+    folder: Path, host: str, *options: str, env: Mapping[str, str] | None = None, at: str = ""
+) -> Iterator[WebUi]:
+    """`at`: the path of the page, where that is not the root."""
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}{at}"
     where = ("--web-host", "127.0.0.1", "--web-port", str(port), "--host", host)
-    with locust_started(folder / "locust.log", *where, *options) as locust:
+    with locust_started(folder / "locust.log", *where, *options, env=env) as locust:
         wait_until(lambda: answers(url), f"the web UI answers: {locust.said}")
         yield WebUi(url, locust, folder)
 
@@ -197,6 +203,147 @@ def test_options_of_a_run_cannot_be_changed_while_it_goes_on(web_ui: WebUi, sand
     assert answer["message"] == "a run is going on, and its options cannot be changed; stop it first"
     assert web_ui.template()["host"] == sandbox.host  # new users would be sent there
     stopped(web_ui, folder)
+
+
+# -- the RL tab -------------------------------------------------------------------------------------------------------
+
+
+def runs_of(ui: WebUi) -> list[dict[str, Any]]:
+    """What the tab says about the runs of this process, the newest first."""
+    runs: list[dict[str, Any]] = requests.get(f"{ui.url}/rl/now", timeout=30).json()["runs"]
+    return runs
+
+
+def exported(ui: WebUi, number: int) -> dict[str, Any]:
+    """What the tab says about a run whose export has ended."""
+    assert requests.post(f"{ui.url}/rl/runs/{number}/export", timeout=30).status_code == 202
+
+    def about() -> dict[str, Any]:
+        return next(run for run in runs_of(ui) if run["number"] == number)
+
+    wait_until(lambda: about()["export"]["state"] != "running", "the export has ended")
+    return about()
+
+
+def test_locusts_page_has_our_tab_and_script(web_ui: WebUi) -> None:
+    assert {"key": "rl", "title": "RL"} in web_ui.template()["extended_tabs"]
+    page = requests.get(web_ui.url, timeout=30).text
+    assert page.count('<script src="./rl/tab.js" defer></script></body>') == 1
+    for name, kind in (("", "text/html"), ("page.js", "text/javascript"), ("page.css", "text/css")):
+        answer = requests.get(f"{web_ui.url}/rl/{name}", timeout=30)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
+        assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_tab_says_how_the_run_stands_and_what_was_recorded(web_ui: WebUi, sandbox: Sandbox) -> None:
+    folder = web_ui.record(100, host=sandbox.host, time_scale=SLOW)
+    wait_until(
+        lambda: requests.get(f"{web_ui.url}/rl/now").json()["now"]["reward"]["decisions"] > 0, "there is a reward"
+    )
+    now = requests.get(f"{web_ui.url}/rl/now").json()["now"]
+    assert (now["run"], now["state"], now["phase"]) == (folder.name, "running", "quick_browsing")
+    assert {one["policy"] for one in now["services"]} == {"uniform"}
+    assert now["telemetry_age_s"] >= 0
+    number = runs_of(web_ui)[0]["number"]
+    refused = requests.post(f"{web_ui.url}/rl/runs/{number}/export", timeout=30)
+    assert (refused.status_code, refused.json()["message"]) == (
+        409,
+        "the run is still going on; stop it or wait for its end, then export it",
+    )
+    run = stopped(web_ui, folder)
+    wait_until(lambda: runs_of(web_ui)[0]["state"] == "interrupted", "the tab knows of the end")
+    wait_until(lambda: requests.get(f"{web_ui.url}/rl/now").json()["now"]["state"] == "interrupted", "so does the rest")
+    counts = requests.get(f"{web_ui.url}/rl/now").json()["now"]["counts"]
+    assert counts["requests"] == len(run.requests)
+    assert counts["decisions"] == len(run.decisions)
+    assert counts["rows_lost"] == 0
+
+    about = exported(web_ui, number)
+    assert about["export"]["state"] == "done", about["export"]["lines"]
+    assert about["files"] == ["report_card.html", "report_card.json", "manifest.json", "bundle.zip"]
+    place = f"{web_ui.url}/rl/runs/{number}"
+    report = requests.get(f"{place}/report_card.html", timeout=30)
+    assert report.text == (folder / "bundle" / "report_card.html").read_text()
+    assert report.headers["Content-Security-Policy"].endswith("; sandbox")
+    with zipfile.ZipFile(io.BytesIO(requests.get(f"{place}/bundle.zip", timeout=60).content)) as archive:
+        name = f"run-{number}-bundle/dataset.json"
+        assert archive.read(name) == (folder / "bundle" / "dataset.json").read_bytes()
+
+
+NOWHERE = [
+    *("runs/1/../../../etc/passwd", "runs/1/%2e%2e%2fmanifest.json", "runs/1/..%5cmanifest.json", "runs/1/processes"),
+    *("runs/1//etc/passwd", "runs/0/manifest.json", "runs/999/manifest.json", "runs/-1/manifest.json", "page.html"),
+    *("tab.py", "..%2ftab.py", "%2e%2e/tab.py", "static/page.js", "runs/1/manifest.json%00.html"),
+]
+
+
+@pytest.mark.parametrize("path", NOWHERE)
+def test_nothing_else_is_served(web_ui: WebUi, sandbox: Sandbox, path: str) -> None:
+    if not runs_of(web_ui):
+        stopped(web_ui, web_ui.record(0, host=sandbox.host))
+    connection = http.client.HTTPConnection(web_ui.url.removeprefix("http://"), timeout=30)
+    connection.request("GET", f"/rl/{path}")  # as it is: nothing is resolved on the way
+    assert connection.getresponse().status in (308, 404)
+    connection.close()
+
+
+@pytest.mark.slow
+def test_with_workers_the_tab_knows_all_their_rows(tmp_path: Path, sandbox: Sandbox) -> None:
+    port = str(free_port())
+    workers = ("--processes", "2", "--enable-rebalancing", "--master-bind-port", port, "--master-port", port)
+    with web_ui_started(tmp_path, sandbox.host, *workers) as ui:
+        wait_until(lambda: requests.get(f"{ui.url}/worker-count", timeout=30).json()["worker_count"] == 2, "both came")
+        folder = ui.record(100, time_scale=SLOW)
+
+        def now() -> Any:
+            return requests.get(f"{ui.url}/rl/now", timeout=30).json()["now"]
+
+        wait_until(lambda: now()["reward"]["decisions"] > 0, "there is a reward")
+        assert sum(one["running"] for one in now()["users"]) > 0
+        run = stopped(ui, folder)
+        wait_until(lambda: now()["counts"]["requests"] == len(run.requests), "the last reports have come")
+        assert now()["counts"]["decisions"] == len(run.decisions)
+
+
+def test_pages_of_other_sites_are_not_answered(web_ui: WebUi) -> None:
+    def status(method: str, path: str, **headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.request(method, f"{web_ui.url}/rl/{path}", headers=named, timeout=30).status_code
+
+    elsewhere = "https://elsewhere.example"
+    assert status("GET", "now", Origin=elsewhere) == 403
+    assert status("GET", "now", Origin="null") == 403
+    assert status("GET", "now", Origin=web_ui.url) == status("GET", "now") == 200
+    assert status("POST", "runs/999/export", Origin=elsewhere) == 403
+    assert status("POST", "runs/999/export", Sec_Fetch_Site="cross-site") == 403
+    assert status("POST", "runs/999/export", Origin=elsewhere, Sec_Fetch_Site="same-site") == 403
+    assert status("POST", "runs/999/export", Origin=web_ui.url) == status("POST", "runs/999/export") == 404
+    assert status("GET", "runs/999/export") == 404  # and no GET starts anything
+
+
+def test_with_a_login_nothing_of_the_tab_is_given_away_without_it(tmp_path: Path, sandbox: Sandbox) -> None:
+    env = {"RL_WEB_USER": "rosa", "RL_WEB_PASSWORD": "pässword"}
+    with web_ui_started(tmp_path, sandbox.host, "--web-login", env=env) as ui:
+        for path in ("/", "/rl/", "/rl/now", "/rl/page.js", "/rl/tab.js", "/rl/runs/1/manifest.json"):
+            answer = requests.get(f"{ui.url}{path}", allow_redirects=False, timeout=30)
+            assert (answer.status_code, answer.headers["Location"].split("?")[0]) == (302, "/login")
+        answer = requests.post(f"{ui.url}/rl/runs/1/export", allow_redirects=False, timeout=30)
+        assert answer.status_code == 302
+        with requests.Session() as browser:
+            for name, password in (("rosa", "wrong"), ("other", "pässword"), ("", "")):
+                answer = browser.post(f"{ui.url}/login_submit", {"username": name, "password": password}, timeout=30)
+                assert "The name or the password is wrong." in answer.text
+                assert browser.get(f"{ui.url}/rl/now", allow_redirects=False, timeout=30).status_code == 302
+            browser.post(f"{ui.url}/login_submit", {"username": "rosa", "password": "pässword"}, timeout=30)
+            assert browser.get(f"{ui.url}/rl/now", timeout=30).json() == {"now": None, "runs": []}
+            assert "password" not in browser.get(ui.url, timeout=30).text
+
+
+def test_under_a_base_path_the_tab_is_there_too(tmp_path: Path, sandbox: Sandbox) -> None:
+    with web_ui_started(tmp_path, sandbox.host, "--web-base-path", "/load", at="/load/") as ui:
+        assert requests.get(f"{ui.url}rl/now", timeout=30).json() == {"now": None, "runs": []}
+        assert './rl/tab.js"' in requests.get(ui.url, timeout=30).text
 
 
 def test_ctrl_c_ends_the_run_that_goes_on(tmp_path: Path) -> None:

@@ -269,7 +269,8 @@ def unsupported(target: Floats, logged: Floats) -> float:
     >>> unsupported(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.5, 0.5]]))
     0.25
     """
-    return float(np.where(logged > 0, 0.0, target).sum(axis=1).mean()) if len(target) else 0.0
+    # What nobody stated, the probabilities of actions that were not taken, may be anything.
+    return float(np.where((logged > 0) | np.isnan(logged), 0.0, target).sum(axis=1).mean()) if len(target) else 0.0
 
 
 # -- intervals and trust ---------------------------------------------------------------------------------------------

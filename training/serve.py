@@ -19,7 +19,7 @@ from rl_hooks.actuators.header import BUILTIN as ACTUATORS
 from rl_hooks.decision import ACTIONS
 from rl_hooks.policies.named import FORMS
 from rl_hooks.run_folder import RunFolderError
-from rl_hooks.sources.none import BUILTIN as SOURCES
+from rl_hooks.sources.none import FORMS as SOURCES
 from training.serving.setup import ServeError, Setup, make_setup
 
 EXIT_BAD_INPUT = 2
@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("policy", metavar="POLICY", help=FORMS)
     add("--host", required=True, metavar="URL", help="the balancer; source and actuator are given its root")
-    add("--source", required=True, help=f"metrics: {', '.join(SOURCES)} or module:attribute")
-    controls = ", ".join(name for name in ACTUATORS if name != "header")
+    add("--source", required=True, help=f"metrics: {SOURCES} or module:attribute")
+    controls = ", ".join(name for name in ACTUATORS if name not in ("header", "observe"))
     add("--actuator", required=True, help=f"what tells the balancer: {controls} or module:attribute")
     add("--requests", metavar="FILE", help="the balancer's access log, JSON lines (docs/serving.md)")
     add("--explore", type=float, default=0.0, metavar="EPS", help="share of uniform draws (default: %(default)s)")

@@ -17,8 +17,14 @@ class HeaderActuator:
 BUILTIN = {
     "header": "rl_hooks.actuators.header:HeaderActuator",
     "sandbox": "rl_hooks.actuators.sandbox:SandboxActuator",
+    "http": "rl_hooks.actuators.http:HttpActuator",
+    "envoy": "rl_hooks.actuators.envoy:EnvoyActuator",
+    "observe": "rl_hooks.actuators.observe:ObserveActuator",
 }
 """Short names for `--actuator`."""
 
-WITH_ARGUMENT: dict[str, str] = {}
+WITH_ARGUMENT: dict[str, str] = {
+    "http": "configs/actuators/spring.yaml",
+    "envoy": "http://127.0.0.1:9901",
+}
 """Those of them that need an argument behind a colon, each with an example."""

@@ -30,17 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out is None and (len(runs) > 1 or is_s3(runs[0])):
         what = "several runs" if len(runs) > 1 else "a run in S3"
         return _refuse(f"a bundle of {what} needs a place of its own; give it with --out DIR")
+    if options.backfill and any(map(is_s3, runs)):
+        return _refuse("--backfill is kept in the run folder, and a run in S3 is read only; copy the run here first")
     out: Path = options.out if options.out is not None else Path(runs[0]) / "bundle"
     try:
         formats, own = find_writers(options.format), find_features(options.feature)
         with run_folders(runs, options.cache) as folders:
+            fetched = _fetched(folders, options.backfill) if options.backfill else []
             runs_read = [read_run(path) for path in folders]
             data = assemble(runs_read, exact_quantiles=options.exact_quantiles, own=own)
             write_bundle(data, out, formats)
             logs = write_logs(data, options.logs)
     except (ExportError, RunFolderError, ScenarioError, StoreError) as error:
         return _refuse(str(error))
-    for line in (*tally(out), *describe_formats(out, formats), *(f"log          {path}" for path in logs)):
+    for line in (*fetched, *tally(out), *describe_formats(out, formats), *(f"log          {path}" for path in logs)):
         print(line)
     losses = [told(loss) for part in data.runs for loss in part.run.losses]
     if losses:
@@ -48,6 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n  ".join([f"export: rows of the recording are missing; {marked}", *losses]), file=sys.stderr)
         return EXIT_GAPS
     return EXIT_OK
+
+
+def _fetched(folders: Sequence[Path], source: str) -> list[str]:
+    from rl_hooks.export.fetch_metrics import fetch_metrics  # here: an export asks nobody unless it is told to
+
+    return fetch_metrics(folders, source)
 
 
 def _refuse(message: str) -> int:
@@ -63,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--logs", metavar="DIR", type=Path, default=Path("logs"), help="JSON files (default: logs)")
     known = f"{PARQUET} (always there), {', '.join(FORMATS)}, or module:attribute"
     parser.add_argument("--format", metavar="NAME[,NAME]", default=PARQUET, help=f"beside Parquet: {known}")
+    what = "fetch metrics that decisions lacked: prometheus:URL or prometheus:FILE"
+    parser.add_argument("--backfill", metavar="SOURCE", help=f"{what}; kept in the run folder")
     own = "adds a feature of your own (docs/extending.md); may be given several times"
     parser.add_argument("--feature", metavar="module:attribute", action="append", default=[], help=own)
     parser.add_argument("--exact-quantiles", action="store_true", help="instead of a histogram's, within 0.78 %%")

@@ -74,6 +74,7 @@ def card(facts: Mapping[str, Any], content_sha256: str) -> str:
         "runs": ", ".join(f"{run['run_id']} ({run['state']})" for run in facts["runs"]),
         "transitions": ", ".join(f"{name} {number}" for name, number in counts["transitions"].items()),
         "logging policy": ", ".join(sorted({str(run["logging_policy"]) for run in facts["runs"]})),
+        "propensities": _propensities(facts["propensities"]),
         "decision interval": f"{facts['decision_interval_s']:g} s",
         "rows lost": str(counts["rows_lost"]),
     }
@@ -86,6 +87,20 @@ def card(facts: Mapping[str, Any], content_sha256: str) -> str:
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     header = _HEADER.format(name=name, configs=_configs(counts["transitions"], content_sha256))
     return header + _BODY.format(name=name, while_=" and while ".join(parts), table=table, gap=gap)
+
+
+def _propensities(found: Mapping[str, Any]) -> str:
+    """Whether what another policy would have earned can be estimated."""
+    if found["are"] == "known" and found["stated_by"] == "the logging policy":
+        return "known at every step"
+    policies = ", ".join(found["policies"])
+    told = {
+        "known": f"known at every step, as the balancer stated them (it named {policies})",
+        "some": f"known at {found['steps_with']} steps and not at {found['steps_without']}: no off-policy estimates",
+        "none": "none: the balancer decided by itself and stated no probabilities, so this data serves offline RL and "
+        "imitation, and no off-policy estimate can be made of it",
+    }
+    return told[str(found["are"])]
 
 
 def _configs(transitions: Mapping[str, int], content_sha256: str) -> str:

@@ -66,9 +66,11 @@ def _rewards(data: Dataset) -> list[str]:
 def _propensities(data: Dataset) -> list[str]:
     kept = data.frame[~data.rows(split.EXCLUDED)]
     propensity = kept["propensity"].to_numpy()
-    if ((propensity > 0) & (propensity <= 1)).all():
+    # A balancer that decides by itself may keep it to itself; what we draw has one.
+    good = ((propensity > 0) & (propensity <= 1)) | (np.isnan(propensity) & kept["observed"].to_numpy(bool))
+    if good.all():
         return []
-    worst = kept.iloc[int(np.argmin((propensity > 0) & (propensity <= 1)))]
+    worst = kept.iloc[int(np.argmin(good))]
     return [f"a propensity is not in (0, 1]: {worst['service']}, tick {worst['decision_tick']}"]
 
 

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.action_space import STRATEGIES, ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.export.align import plan_start_ns
 from rl_hooks.faults.schedule import in_force
-from rl_hooks.row import Failure, Outcome
+from rl_hooks.row import MISSING_U8, Failure, Outcome
 from rl_hooks.run_reader import Loss, Run
 from scenario.plan import Plan
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rl_hooks.export.dataset import RunSteps
 
 Array = npt.NDArray[Any]
@@ -98,9 +101,21 @@ def conversion(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
     return found
 
 
-def action_shares(actions: Array) -> dict[str, float | None]:
-    """How often each action was applied."""
-    return {name: float((actions == index).mean()) if len(actions) else None for index, name in enumerate(ACTIONS)}
+def action_shares(steps: "pd.DataFrame", space: ActionSpace) -> dict[str, float | None]:
+    """How often each action that exists was applied, of the steps whose action is known; an instance among the steps
+    of its service."""
+    steps = steps[steps["action"] >= 0]
+    if space.kind == STRATEGIES:
+        return {name: _share(steps["action_name"] == name) for name in space.choices(0).there}
+    found: dict[str, float | None] = {}
+    for service, names in zip(SERVICES, space.names, strict=True):
+        mine = steps.loc[steps["service"] == service, "action_name"]
+        found.update({name: _share(mine == name) for name in names})
+    return found
+
+
+def _share(chosen: "pd.Series") -> float | None:
+    return float(chosen.mean()) if len(chosen) else None
 
 
 def decision_gaps(run: Run) -> dict[str, int]:
@@ -109,6 +124,33 @@ def decision_gaps(run: Run) -> dict[str, int]:
     skipped = int(ticks[-1] - ticks[0]) + 1 - len(ticks) if len(ticks) else 0
     unanswered = int((run.decisions["sample_ns"] == 0).sum()) if run.manifest["source"] != "none" else 0
     return {"skipped_intervals": skipped, "without_sample": unanswered}
+
+
+def not_applied(run: Run) -> dict[str, Any]:
+    """The decisions that the balancer did not take, by service, and from when until when there were any.
+
+    A span ends with the first decision that was applied everywhere again; `until` None: it lasted to the last one.
+    """
+    decisions = run.decisions
+    missed = (decisions["actuated"] == 0) & (decisions["action"] != MISSING_U8)
+    ticks, tick_of = np.unique(decisions["tick"], return_inverse=True)
+    count = np.bincount(tick_of, weights=missed, minlength=len(ticks)).astype(np.int64)
+    t_ns = np.zeros(len(ticks), np.int64)
+    t_ns[tick_of] = decisions["t_ns"]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], count > 0, [0]]).astype(np.int8)))
+    service = np.bincount(decisions["service"][missed], minlength=len(SERVICES))
+    return {
+        "decisions": int(missed.sum()),
+        "by_service": {name: int(service[index]) for index, name in enumerate(SERVICES) if service[index]},
+        "spans": [
+            {
+                "from": iso_utc(int(t_ns[first])),
+                "until": iso_utc(int(t_ns[end])) if end < len(ticks) else None,
+                "decisions": int(count[first:end].sum()),
+            }
+            for first, end in edges.reshape(-1, 2)
+        ],
+    }
 
 
 def faults(run: Run) -> dict[str, Any]:
@@ -158,7 +200,7 @@ def provenance(part: "RunSteps") -> dict[str, Any]:
     """What a run was made of and by."""
     manifest: Mapping[str, Any] = part.run.manifest
     names = (
-        *("scenario", "config_sha256", "seed", "versions", "target", "balancer", "logging_policy"),
+        *("scenario", "config_sha256", "seed", "versions", "target", "balancer", "balancer_details", "logging_policy"),
         *("source", "actuator", "started_unix_ns", "ended_unix_ns"),
     )
     return {

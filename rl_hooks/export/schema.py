@@ -3,14 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, facts, rewards, split
 from rl_hooks.export.dataset import Dataset, RunSteps
 from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.histogram import BUCKETS_PER_OCTAVE
-from rl_hooks.observation import FEATURES, THRESHOLDS
+from rl_hooks.observation import THRESHOLDS
 from rl_hooks.run_reader import Run
 from rl_hooks.version import VERSION
 from scenario.plan import Plan
@@ -27,13 +25,15 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "made_by": {"name": "locust-rl-balancer", "version": VERSION},
         "complete": not any(part.run.losses for part in data.runs),
-        "actions": list(ACTIONS),
+        "actions": list(data.space.labels),
+        "action_space": data.space.to_json(),
         "services": list(SERVICES),
         **_common(data.plan),
         "observation": _observation(data),
         "rewards": _rewards(data),
         "privileged_columns": list(PRIVILEGED),
         "split": _split(data),
+        "propensities": _propensities(data),
         "counts": _counts(data),
         "runs": [_run(data, part) for part in data.runs],
     }
@@ -77,7 +77,7 @@ def _observation(data: Dataset) -> dict[str, Any]:
             "all.<name> at the decision with every row of every worker known; raw units, float32"
         ),
         "features": [
-            *(asdict(feature) for feature in FEATURES),
+            *(asdict(feature) for feature in data.features[: len(data.features) - len(data.own)]),
             *({**asdict(one.feature), "class": one.reference} for one in data.own),
         ],
         "mask_rule": MASK_RULE,
@@ -120,6 +120,26 @@ def _split(data: Dataset) -> dict[str, Any]:
     }
 
 
+def _propensities(data: Dataset) -> dict[str, Any]:
+    """What is known of the probabilities that actions of train and validation were drawn with."""
+    kept = data.frame[~data.rows(split.EXCLUDED)]
+    known = kept["propensity"].notna()
+    probabilities = kept[[f"prob_{index}" for index in range(data.space.size)]]
+    observed = bool(data.frame["observed"].any())
+    return {
+        "are": "known" if known.all() and (len(kept) or not observed) else "some" if known.any() else "none",
+        "steps_with": int(known.sum()),
+        "steps_without": int((~known).sum()),
+        "whole_distribution": bool(probabilities.notna().to_numpy().all()) and (bool(len(kept)) or not observed),
+        "stated_by": "the balancer"
+        if data.frame["observed"].all()
+        else "several"
+        if observed
+        else "the logging policy",
+        "policies": sorted(str(name) for name in kept["policy_version"].unique()),
+    }
+
+
 def _counts(data: Dataset) -> dict[str, Any]:
     reason = data.frame.loc[data.rows(split.EXCLUDED), "reason"].value_counts()
     return {
@@ -130,10 +150,23 @@ def _counts(data: Dataset) -> dict[str, Any]:
         },
         "incomplete": sum(part.incomplete for part in data.runs),
         "without_finished_request": int(data.frame["reward_filled"].sum()),
+        "not_applied": sum(facts.not_applied(part.run)["decisions"] for part in data.runs),
         "action_differs": int(data.frame["action_differs"].sum()),
         "requests_unfinished": int(data.frame["n_unfinished"].sum()),
         "rows_lost": sum(facts.rows_lost(part.run) for part in data.runs),
-        "action_shares": facts.action_shares(data.frame["action"].to_numpy(np.int64)),
+        "action_shares": facts.action_shares(data.frame, data.space),
+    }
+
+
+def _backfill(data: Dataset, part: RunSteps) -> dict[str, Any] | None:
+    """Where metrics that a run did not have were fetched after it, and how many steps have some of them."""
+    if part.backfill is None:
+        return None
+    mine = data.frame["run_id"] == part.run_id
+    return {
+        **part.backfill.facts,
+        "samples": len(part.backfill.rows),
+        "steps": int(data.frame.loc[mine, "metrics_backfilled"].sum()),
     }
 
 
@@ -144,8 +177,10 @@ def _run(data: Dataset, part: RunSteps) -> dict[str, Any]:
         "steps": int((data.frame["run_id"] == part.run_id).sum()),
         "decisions": len(run.decisions),
         **facts.decision_gaps(run),
+        "not_applied": facts.not_applied(run),
         "incomplete": part.incomplete,
         "samples": len(run.samples),
+        "backfill": _backfill(data, part),
         "losses": _losses(run),
         "clocks": facts.clocks(run),
         **facts.request_counts(run),

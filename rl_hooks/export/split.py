@@ -23,10 +23,15 @@ REASONS = {
     "outside_plan": "made before the first phase or after the last one",
     "warmup": "the observation's longest window reaches back before the first decision",
     "action_differs": "the balancer applied another action than the requested one, or none that is known",
+    "action_untold": "the balancer decides by itself, and no answer told which action it had applied",
+    "actions_mixed": "the balancer decides by itself, and applied several actions within the interval",
+    "no_propensity": "the balancer states propensities, but none for all of this interval",
     "purged": "its windows overlap with requests of the other side of the split",
     "no_reward": "no request of it ended, and no step of its service in train has a reward to take the mean of",
 }
 """Why a step is excluded; a step that has several reasons is counted under the first."""
+OBSERVED_REASONS = ("action_untold", "actions_mixed", "no_propensity")
+"""Those of them that steps of a balancer which decides by itself state in `why_not`."""
 
 _SALT = 0x5B117
 
@@ -104,6 +109,7 @@ def reasons(frame: pd.DataFrame, purged: Array) -> Array:
     for name, applies in (
         ("purged", purged),
         ("action_differs", frame["action_differs"].to_numpy()),
+        *((name, frame["why_not"].to_numpy() == name) for name in OBSERVED_REASONS),
         ("warmup", frame["warmup"].to_numpy()),
         ("outside_plan", frame["phase"].to_numpy() == ""),
     ):

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.export import align, facts, rewards, split
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICES
+from rl_hooks.export import align, facts, rewards, split, stated
+from rl_hooks.export.backfill import Backfill
 from rl_hooks.export.own_features import Named, own_values
 from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.export.sent import SentTable
@@ -49,11 +51,16 @@ class Steps:
     incomplete: int  # decisions without a step: their interval was not over when the run ended
 
 
-def build(run: Run, plan: Plan, *, exact_quantiles: bool, own: Sequence[Named] = ()) -> Steps:
-    """The steps of `run`. Raises ExportError when it has no usable decision."""
+def build(
+    run: Run, plan: Plan, *, exact_quantiles: bool, backfill: Backfill | None = None, own: Sequence[Named] = ()
+) -> Steps:
+    """The steps of `run`, with metrics fetched after it where it has none.
+
+    Raises ExportError when it has no usable decision.
+    """
     line = align.timeline(run, plan)
     found = align.tally(run, plan, line, exact_quantiles=exact_quantiles)
-    seen = align.observe(run, plan, line, found)
+    seen = align.observe(run, plan, line, found, backfill)
     unfinished = align.cohort_of(run.in_flight["service"], run.in_flight["start_ns"], line)
     frame = _when(run, plan, line)
     frame = frame.assign(
@@ -63,6 +70,7 @@ def build(run: Run, plan: Plan, *, exact_quantiles: bool, own: Sequence[Named] =
         user_count=_users(run, line.t_ns),
         sample_unix_ns=seen.sample_ns,
         sample_age_s=np.where(seen.sample_ns > 0, (line.t_ns - seen.sample_ns) / 1e9, np.nan),
+        metrics_backfilled=seen.backfilled,
         warmup=line.t_ns < line.t_ns.min() + align.spans_of(plan).horizon_ns,
     )
     window_ns = align.spans_of(plan).window_ns
@@ -124,21 +132,33 @@ def _labels(run: Run, plan: Plan, line: align.Timeline, t_s: Floats) -> dict[str
 
 
 def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
+    if stated.is_observed(run):
+        return stated.columns(run, line)
     decisions = run.decisions[line.row]
-    applied = align.applied(run, line, sent)
+    applied, space = align.applied(run, line, sent), ActionSpace.of(run.manifest)
     policies = run.names["policy"]
     kinds = np.array([re.split(r"[:(]", name)[0] for name in policies], object)
     return {
         "action": applied.action,
-        "action_name": np.array(ACTIONS, object)[applied.action],
+        "action_name": _names(space)[line.service, applied.action],
         "propensity": np.where(applied.valid, decisions["propensity"], np.nan).astype(np.float32),
-        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(len(ACTIONS))},
+        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(space.size)},
         "logging_policy": kinds[decisions["policy_ref"]],
         "policy_version": np.array(policies, object)[decisions["policy_ref"]],
         "action_requested": decisions["action"].astype(np.int64),
         "applied_share": applied.share.astype(np.float32),
         "action_differs": ~applied.valid,
+        "observed": False,  # the balancer decided, see `stated`
+        "why_not": "",
     }
+
+
+def _names(space: ActionSpace) -> Array:
+    """(services, actions) each service's own names."""
+    table = np.full((len(SERVICES), space.size), "", object)
+    for service, names in enumerate(space.names):
+        table[service, : len(names)] = names
+    return table
 
 
 def _rewards(

@@ -8,6 +8,8 @@ from typing import Any
 from rl_hooks.export.bundle import DATASET
 from rl_hooks.export.split import TRAIN, VALIDATION
 
+SHOWN_SPANS = 3
+
 
 def tally(bundle: Path) -> list[str]:
     """The lines for a bundle that was written to `bundle`."""
@@ -16,6 +18,7 @@ def tally(bundle: Path) -> list[str]:
     return [
         *(line for run in facts["runs"] for line in _run(run)),
         _actions(counts["action_shares"]),
+        *_propensities(facts["propensities"]),
         *_transitions(counts),
         *_empty_parts(counts["transitions"], {block["side"] for block in facts["split"]["blocks"]}),
         f"bundle       {bundle}",
@@ -33,6 +36,7 @@ def _run(run: Mapping[str, Any]) -> list[str]:
         f"requests     {requests}, {share}{unknown}",
         f"sessions     {ended['sessions']}: {_sessions(ended)}",
         f"decisions    {run['decisions']}{_gaps(run)}",
+        *_not_applied(run["not_applied"], run["decisions"]),
         *_losses(run["losses"]),
         *_clocks(run["clocks"]),
         *_faults(run["faults"]),
@@ -45,6 +49,23 @@ def _gaps(run: Mapping[str, Any]) -> str:
     missed = ((run["skipped_intervals"], "intervals skipped"), (run["without_sample"], "made without a metrics sample"))
     told = ", ".join(f"{count} {what}" for count, what in missed if count)
     return f" ({told})" if told else ""
+
+
+def _not_applied(missed: Mapping[str, Any], decisions: int) -> list[str]:
+    """Decisions that the balancer did not take: how many, where, and when."""
+    if not missed["decisions"]:
+        return []
+    where = ", ".join(f"{name} {count}" for name, count in missed["by_service"].items())
+    spans = missed["spans"]
+    more = [f"             and {len(spans) - SHOWN_SPANS} times more"] if len(spans) > SHOWN_SPANS else []
+    return [
+        f"not applied  {missed['decisions']} of {decisions} decisions: {where}",
+        *(
+            f"             {span['decisions']} from {span['from']} until {span['until'] or 'the last one'}"
+            for span in spans[:SHOWN_SPANS]
+        ),
+        *more,
+    ]
 
 
 def _sessions(by_outcome: Mapping[str, int]) -> str:
@@ -91,6 +112,17 @@ def _conversion(profile: str, found: Mapping[str, Any]) -> str:
 
 def _actions(shares: Mapping[str, float | None]) -> str:
     return "actions      " + ", ".join(f"{name} {share or 0:.1%}" for name, share in shares.items())
+
+
+def _propensities(found: Mapping[str, Any]) -> list[str]:
+    """Of a balancer that decides by itself, whether it stated them."""
+    if found["stated_by"] == "the logging policy":
+        return []
+    steps, policies = (
+        f"{found['steps_with']} steps with, {found['steps_without']} without",
+        ", ".join(found["policies"]),
+    )
+    return [f"propensities {found['are']}: {steps}; stated by {found['stated_by']}, policies named: {policies}"]
 
 
 def _transitions(counts: Mapping[str, Any]) -> list[str]:

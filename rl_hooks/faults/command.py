@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rl_hooks.faults.injector import InjectorError
-from rl_hooks.faults.template import fill, read_templates
+from rl_hooks.faults.template import read_templates
+from rl_hooks.places import fill
 from scenario.faults import PlanFault
 
 

@@ -19,7 +19,6 @@ faults:
 | {handle} | in `lift`: what `apply` got back |
 """
 
-import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 import yaml
 
 from rl_hooks.faults.injector import InjectorError
+from rl_hooks.places import fill, places_of, texts_of
 from scenario.faults import PlanFault
 from scenario.model import FAULT_KINDS
 
@@ -48,7 +48,7 @@ class Way:
     handle: str | None  # key of the answer to `apply` that `lift` needs
 
     def texts(self) -> list[str]:
-        return [*_texts(self.apply), *_texts(self.lift), *_texts(self.body)]
+        return [*texts_of(self.apply), *texts_of(self.lift), *texts_of(self.body)]
 
 
 @dataclass(frozen=True)
@@ -96,24 +96,13 @@ class Templates:
 
     def _places(self, kind: str) -> set[str]:
         way = self.ways.get(kind)
-        return set() if way is None else {place for text in way.texts() for place in _places_of(text)}
-
-
-def fill(template: Any, values: Mapping[str, str]) -> Any:
-    """A template (text, or lists and mappings of it) with its places filled."""
-    if isinstance(template, str):
-        return template.format_map(values)
-    if isinstance(template, list):
-        return [fill(part, values) for part in template]
-    if isinstance(template, dict):
-        return {key: fill(part, values) for key, part in template.items()}
-    return template
+        return set() if way is None else {place for text in way.texts() for place in places_of(text)}
 
 
 def fill_json(template: Any, values: Mapping[str, str]) -> Any:
     """Like `fill`, for a body: a text that is nothing but the place of a number becomes that number."""
     if isinstance(template, dict):
-        return {key: fill_json(part, values) for key, part in template.items()}
+        return {fill(key, values): fill_json(part, values) for key, part in template.items()}
     if isinstance(template, list):
         return [fill_json(part, values) for part in template]
     if isinstance(template, str) and template in _NUMBERS:
@@ -172,7 +161,7 @@ def _wrong(way: Way, check_call: Callable[[Any], str | None]) -> list[str]:
     ]
     for text in way.texts():
         try:
-            unknown = sorted(_places_of(text) - set(PLACES))
+            unknown = sorted(places_of(text) - set(PLACES))
         except ValueError as error:
             found.append(f"{text!r}: {error}")
             continue
@@ -180,18 +169,6 @@ def _wrong(way: Way, check_call: Callable[[Any], str | None]) -> list[str]:
             known = ", ".join(f"{{{place}}}" for place in PLACES)
             found.append(f"{text!r}: {{{unknown[0]}}} is no place; known are {known}")
     return found
-
-
-def _places_of(text: str) -> set[str]:
-    """The places in a text. ValueError when a brace is left open."""
-    return {name for _, name, spec, _ in string.Formatter().parse(text) if name is not None}
-
-
-def _texts(template: Any) -> list[str]:
-    if isinstance(template, str):
-        return [template]
-    parts = template.values() if isinstance(template, dict) else template if isinstance(template, list) else ()
-    return [text for part in parts for text in _texts(part)]
 
 
 def _is_positive(value: object) -> bool:

@@ -31,16 +31,32 @@ class DecisionLoop(DecisionLog):
         self._controller = controller
         self._phase_at = phase_at
         self._interval_s = interval_s
+        self._wall_ns: Callable[[], int] | None = None
+
+    def keep_to(self, wall_ns: Callable[[], int]) -> None:
+        """Step at whole multiples of the interval by this clock: a balancer that decides by the clock as well then has
+        its decisions in the same intervals, and an interval has one of them."""
+        self._wall_ns = wall_ns
 
     def run(self, run_time_s: Callable[[], float], on_fault: Callable[[str], None]) -> None:
         """Step until the plan ends or the greenlet is killed. A fault that costs rows ends with `on_fault(message)`."""
         before, tick = -1, 0
+        first_s = self._first_s(run_time_s())
         try:
+            if first_s:
+                gevent.sleep(max(0.0, first_s - run_time_s()))
             while self._phase_at(run_time_s()) is not None:
                 self.skipped_ticks += tick - before - 1
                 self.record(self._controller.step(tick, self.take_effect), self._phase_at(run_time_s()))
                 # A timer may fire a little early.
-                before, tick = tick, max(tick, int(run_time_s() / self._interval_s)) + 1
-                gevent.sleep(max(0.0, tick * self._interval_s - run_time_s()))
+                before, tick = tick, max(tick, int((run_time_s() - first_s) / self._interval_s)) + 1
+                gevent.sleep(max(0.0, first_s + tick * self._interval_s - run_time_s()))
         except Exception as error:  # noqa: BLE001  (a loop that ends unheard would leave hours of data without decisions)
             on_fault(f"the decision loop stopped: {type(error).__name__}: {error}")
+
+    def _first_s(self, run_time_s: float) -> float:
+        """When the first step is, in run time: at once, or where the clock that is kept to next has a multiple."""
+        if self._wall_ns is None:
+            return 0.0
+        interval_ns = round(self._interval_s * 1e9)
+        return run_time_s + (-self._wall_ns() % interval_ns) / 1e9

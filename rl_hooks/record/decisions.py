@@ -1,14 +1,56 @@
 """Writing down what a run decided and who was there. Without Locust and gevent: a run in virtual time does the same."""
 
 import logging
+import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from rl_hooks.control import Decision, Sample, Step, Window
+from rl_hooks.decision import MOST_ACTIONS
 from rl_hooks.record.recorder import InForce
-from rl_hooks.row import MISSING_U8
+from rl_hooks.row import MISSING_U8, MISSING_U64, OBSERVATION_VALUES
 from rl_hooks.run_folder import RunWriter
 
+_NUMBERS = re.compile(r"\d+")
+
 logger = logging.getLogger(__name__)
+
+_NO_VALUE = (float("nan"),) * OBSERVATION_VALUES  # of the features beyond those there are
+_NOT_THERE = (0.0,) * MOST_ACTIONS  # probabilities of the actions beyond those there are
+
+
+@dataclass
+class NotApplied:
+    """How many decisions the balancer did not take, and from when until when (`until_ns` None: to the last one)."""
+
+    decisions: int = 0
+    from_ns: int | None = None
+    until_ns: int | None = None
+
+    def note(self, step: Step) -> None:
+        # Of a balancer that decides by itself there is nothing to apply.
+        count = sum(not one.actuated and one.action != MISSING_U8 for one in step.decisions)
+        if count:
+            self.decisions += count
+            self.from_ns, self.until_ns = self.from_ns or step.t_ns, None
+        elif self.decisions and self.until_ns is None:
+            self.until_ns = step.t_ns
+
+    def to_json(self) -> dict[str, int | None]:
+        return asdict(self)
+
+    def text(self, decisions: int) -> str | None:
+        """What a person is told when a run ends; None when everything was applied."""
+        if self.from_ns is None:
+            return None
+        until = "the last one" if self.until_ns is None else _utc(self.until_ns)
+        when = f"between {_utc(self.from_ns)} and {until}"
+        return f"{self.decisions} of {decisions} decisions could not be applied, {when}; they are recorded as such"
+
+
+def _utc(t_ns: int) -> str:
+    return time.strftime("%H:%M:%S UTC", time.gmtime(t_ns // 10**9))
 
 
 class DecisionLog:
@@ -26,6 +68,8 @@ class DecisionLog:
     ) -> None:
         self.decisions = 0
         self.faults = 0
+        self.not_applied = NotApplied()
+        self.last: Step | None = None  # for those who look on
         self.window = window  # what the decisions are made with; None: nobody observes
         self._writer = writer
         self._in_force = in_force
@@ -42,6 +86,7 @@ class DecisionLog:
 
     def record(self, step: Step, phase_name: str | None) -> None:
         """Write what was decided in the phase of that name."""
+        self.last = step
         if step.sample is not None:
             self._record_sample(step.sample)
         phase = self._writer.ref("phase", phase_name or "")
@@ -52,6 +97,7 @@ class DecisionLog:
                 step.tick,
                 self._rows_seen,
                 *decision.probabilities,
+                *_NOT_THERE[len(decision.probabilities) :],
                 decision.propensity,
                 self._writer.ref("policy", decision.policy),
                 phase,
@@ -60,6 +106,7 @@ class DecisionLog:
                 decision.actuated,
             )
             self.decisions += 1
+        self.not_applied.note(step)
         if step.observations is not None:
             self._record_observations(step)
         self._note_fault(step.fault)
@@ -67,7 +114,8 @@ class DecisionLog:
     def _record_observations(self, step: Step) -> None:
         """The observations, and how far the rows of each process were known to them."""
         for service, values in enumerate(step.observations.tolist()):
-            self._writer.tables["observations"].append(step.observed_ns, step.tick, service, *values)
+            rest = _NO_VALUE[len(values) :]
+            self._writer.tables["observations"].append(step.observed_ns, step.tick, service, *values, *rest)
         assert self.window is not None
         seen = {name: [one.seq, one.at_ns, one.offset_ns] for name, one in self.window.seen.items()}
         self._writer.event("seen", tick=step.tick, observed_ns=step.observed_ns, rows=seen)
@@ -83,8 +131,8 @@ class DecisionLog:
                 instance.queue_depth,
                 instance.in_flight,
                 instance.capacity,
-                instance.requests_total,
-                instance.errors_total,
+                MISSING_U64 if instance.requests_total is None else instance.requests_total,
+                MISSING_U64 if instance.errors_total is None else instance.errors_total,
                 self._writer.ref("instance", instance.instance),
                 instance.service,
                 MISSING_U8 if instance.up is None else instance.up,
@@ -93,13 +141,14 @@ class DecisionLog:
     def _note_fault(self, fault: str | None) -> None:
         """One event when something stops working and one when it works again, not one per interval."""
         self.faults += fault is not None
-        if fault is not None and fault != self._last_fault:
+        words = None if fault is None else _NUMBERS.sub("#", fault)  # a server's answer may tell the time
+        if fault is not None and words != self._last_fault:
             logger.warning("Decisions go on, but %s", fault)
             self._writer.event("control_fault", text=fault)
         elif fault is None and self._last_fault is not None:
             logger.warning("Metrics source and actuator work again")
             self._writer.event("control_recovered")
-        self._last_fault = fault
+        self._last_fault = words
 
 
 class Attendance:

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from locust.exception import RPCError
@@ -21,6 +21,7 @@ from rl_hooks.record.options import Setup, SetupError, make_setup
 from rl_hooks.record.part import EXIT_FAILED, EXIT_ROWS_LOST, EXIT_SETUP, ROWS_REPORTED, Part
 from rl_hooks.record.progress import Now, Progress
 from rl_hooks.record.recording import DECISIONS_MESSAGE, Recording, open_folder
+from rl_hooks.record.statements import Reading
 from rl_hooks.run_folder import RunFolderError, read_incarnations, update_manifest
 from rl_hooks.target import TargetError, check_target, root_of, size_sandbox
 from scenario.plan import Plan
@@ -54,6 +55,16 @@ class Run:
         return "complete" if self.reached_end and self.fault is None else "interrupted"
 
 
+class Onlooker(Protocol):
+    """Who watches runs from within the leading process."""
+
+    def begun(self, run: Run) -> None:
+        """The run has begun: its decisions can be looked at from here on."""
+
+    def ticked(self, run: Run, now: Now) -> None:
+        """How the run stands, once a second."""
+
+
 class Lead(Part):
     """The process that plans, decides and ends the run: the only one, or the master of workers."""
 
@@ -64,6 +75,7 @@ class Lead(Part):
         self.runs = 0
         self.next_start_s = 0.0
         self.run: Run | None = None  # from its preparation until all is written
+        self.onlooker: Onlooker | None = None
         self._refusal: str | None = None  # why the last start came to nothing
         environment.parsed_options.rl_run = None
 
@@ -89,7 +101,11 @@ class Lead(Part):
         open_folder(setup)
         self.runs += 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
-        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail)
+        recording = Recording(
+            *(self.environment, role, setup.folder, setup.plan, clock, self.fail),
+            reading=Reading.of(setup.source, setup.actuator),
+            space=setup.space,
+        )
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, self._project) if setup.plan.faults else None
@@ -132,13 +148,17 @@ class Lead(Part):
                 "folder": str(run.setup.folder.resolve()),
                 "run_id": run.setup.facts["run_id"],
                 "plan": run.setup.facts["plan"],
+                "action_space": run.setup.facts["action_space"],
                 "clock": asdict(clock.anchor),
                 "start_ns": start_ns,
                 "newest_ns": start_ns,
                 "decision": None,
+                "reading": asdict(Reading.of(run.setup.source, run.setup.actuator)),
             }
             self.environment.parsed_options.rl_run = about
         run.recording.decide(run.setup, self.tell_workers)
+        if self.onlooker is not None:
+            self.onlooker.begun(run)
 
     def tell_workers(self, tick: int, chosen: list[tuple[int, int, float]]) -> None:
         if self.is_master:
@@ -176,6 +196,8 @@ class Lead(Part):
             faults=tuple(fault.text for fault in run.setup.plan.faults_at(run_time_s)),
         )
         run.progress.tick(now)
+        if self.onlooker is not None:
+            self.onlooker.ticked(run, now)
 
     def _watch_faults(self, run: Run, run_time_s: float) -> None:
         """Without its agent the run is not what the scenario says: end it."""
@@ -250,6 +272,7 @@ class Lead(Part):
         self._wait_for_workers(run.setup.folder)
         ended_ns = run.recording.clock.now_ns()
         self._write_down(run, **_incarnations(run), state=run.state, ended_unix_ns=ended_ns, fault=run.fault)
+        self._tell_not_applied(run)
         code = EXIT_ROWS_LOST if run.fault is not None else 0 if run.state == "complete" else EXIT_FAILED
         if run.trouble is not None:
             print(f"run failed: {run.trouble}", file=sys.stderr)
@@ -262,6 +285,15 @@ class Lead(Part):
         self.environment.parsed_options.rl_run = None
         self.next_start_s = time.time() + PAUSE_S
         self.run = None
+
+    def _tell_not_applied(self, run: Run) -> None:
+        loop = run.recording.loop
+        if loop is None:
+            return
+        self._write_down(run, decisions_not_applied=loop.not_applied.to_json())
+        text = loop.not_applied.text(loop.decisions)
+        if text is not None:
+            print(text, file=sys.stderr, flush=True)
 
     def _wait_for_workers(self, folder: Path) -> None:
         wait_s = self.environment.stop_timeout + WORKERS_CLOSE_S

@@ -7,20 +7,23 @@ worker   requests, sessions                                     no
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
 
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
 from rl_hooks.clock import Anchor, Offset, SteadyClock
-from rl_hooks.control import Controller
+from rl_hooks.control import Controller, limit_sampling
 from rl_hooks.record import generator, upkeep
 from rl_hooks.record.clocks import ClockNotes
 from rl_hooks.record.controller import DecisionLoop
 from rl_hooks.record.decisions import Attendance
 from rl_hooks.record.options import Setup
-from rl_hooks.record.recorder import InForce, Recorder
+from rl_hooks.record.recorder import InForce
+from rl_hooks.record.statements import ORDINARY, FedSource, Load, Reading, ReadingRecorder, make_recorder
 from rl_hooks.report_rows import Report, Reporter
 from rl_hooks.run_folder import RunFolderError, RunWriter, create_run_folder, read_manifest, this_process
 from scenario.plan import Plan
@@ -46,7 +49,8 @@ class Recording:
     """Open from construction until `close`.
 
     `run_time_s` is the time in the plan; `on_fault(message)` is called at most once, when rows can no longer be kept;
-    `offset_of` tells by how much times of a clock with that anchor have to be moved, None while that is not known.
+    `offset_of` tells by how much times of a clock with that anchor have to be moved, None while that is not known;
+    `reading` is what answers are read for beside the usual.
     Raises RunFolderError when the folder cannot be written.
     """
 
@@ -59,13 +63,15 @@ class Recording:
         run_time_s: Callable[[], float],
         on_fault: Callable[[str], None],
         offset_of: Callable[[Anchor], Offset | None] = _leading,
+        reading: Reading = ORDINARY,
+        space: ActionSpace = ALL_STRATEGIES,
     ) -> None:
         self.role = role
         self.folder = folder
         self.plan = plan
         self.run_time_s = run_time_s
         self.fault: str | None = None
-        self.in_force = InForce()
+        self.in_force = InForce(space)
         self.loop: DecisionLoop | None = None
         self.window: LiveWindow | None = None  # what this process decides with
         self._environment = environment
@@ -76,7 +82,8 @@ class Recording:
         self.clock = SteadyClock()
         self.writer = RunWriter(folder, role, places, this_process(self.clock))
         self._attendance = Attendance(self.writer)
-        self.recorder = Recorder(self.writer, self.in_force, self._fail, self.clock.now_ns)
+        self.recorder = make_recorder(reading, self.writer, self.in_force, self._fail, self.clock.now_ns)
+        self._loads: dict[tuple[int, str], Load] = {}  # the newest reports of instances, as workers passed them on
         self._offset_of = offset_of
         self._clock_notes = ClockNotes(self.writer, self.clock, lambda: offset_of(self.clock.anchor))
         try:
@@ -96,12 +103,21 @@ class Recording:
         spans = Spans.of_seconds(setup.plan.window_s, setup.plan.decision_interval_s)
         give_up = give_up_ns(setup.plan.request_timeout_s)
         local = self.role == "local"
-        self.window = LocalWindow(spans, give_up, Reporter(self.writer)) if local else LiveWindow(spans, give_up)
+        self.window = (
+            LocalWindow(spans, give_up, Reporter(self.writer), setup.space)
+            if local
+            else LiveWindow(spans, give_up, setup.space)
+        )
+        limit_sampling(setup.source, setup.plan.decision_interval_s)
+        reading = Reading.of(setup.source, setup.actuator)
+        source = FedSource(setup.source, self._take_loads) if reading.loads else setup.source
         controller = Controller(
-            setup.policy, setup.source, setup.actuator, setup.plan.seed, self.clock.now_ns, self.window
+            setup.policy, source, setup.actuator, setup.plan.seed, self.clock.now_ns, self.window, setup.space
         )
         interval_s = setup.plan.decision_interval_s
         self.loop = DecisionLoop(controller, self.writer, self.in_force, self.phase_now, interval_s, announce)
+        if reading.statements:
+            self.loop.keep_to(self.clock.now_ns)
         self._greenlets.append(gevent.spawn(self.loop.run, self.run_time_s, self._fail))
 
     def report(self, send: Callable[[dict[str, Any]], None]) -> None:
@@ -114,7 +130,8 @@ class Recording:
                 gevent.sleep(every_s)
                 offset = self._offset_of(self.clock.anchor)
                 moved_ns = offset.applied_ns if offset is not None else 0
-                send(reporter.report(self.clock.now_ns(), moved_ns).to_message())
+                report = reporter.report(self.clock.now_ns(), moved_ns)
+                send(replace(report, loads=self._take_loads()).to_message())
 
         self._greenlets.append(gevent.spawn(keep_reporting))
 
@@ -123,9 +140,24 @@ class Recording:
         if self.window is None or self._closed:
             return
         try:
-            self.window.fold(Report(**message))
+            report = Report(**message)
+            self.window.fold(report)
+            self._note_loads(report.loads, report.offset_ns)
         except ValueError as error:
             self._fail(f"what decisions are made with is not complete: {error}")
+
+    def _take_loads(self) -> list[Load]:
+        """What instances said since the last call, of answers to this process and to its workers."""
+        own = self.recorder.take_loads() if isinstance(self.recorder, ReadingRecorder) else []
+        loads, self._loads = [*self._loads.values(), *own], {}
+        return loads
+
+    def _note_loads(self, loads: Sequence[Sequence[Any]], offset_ns: int) -> None:
+        """A worker's, in our time; of two workers' reports about one instance the newer one stays."""
+        for service, instance, text, at_ns in loads:
+            known = self._loads.get((service, instance))
+            if known is None or known[3] < at_ns + offset_ns:
+                self._loads[service, instance] = (service, instance, text, at_ns + offset_ns)
 
     def phase_now(self, t_s: float) -> str | None:
         """The name of the phase at `t_s`, None outside the plan."""

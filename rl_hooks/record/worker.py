@@ -9,10 +9,12 @@ from typing import Any
 import gevent
 from locust.exception import RPCError
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.clock import Anchor, Offset, between
 from rl_hooks.record.clocks import MasterClock
 from rl_hooks.record.part import EXIT_MASTER_GONE, EXIT_ROWS_LOST, ROWS_REPORTED, Part
 from rl_hooks.record.recording import FAULT_MESSAGE, ROWS_MESSAGE, Recording, join_folder
+from rl_hooks.record.statements import Reading
 from rl_hooks.run_folder import RunFolderError, create_part
 from scenario.plan import Plan
 
@@ -70,10 +72,12 @@ class Worker(Part):
         folder: str,
         run_id: str,
         plan: Mapping[str, Any],
+        action_space: Mapping[str, Any],
         clock: Mapping[str, int],
         start_ns: int,
         newest_ns: int,
         decision: Mapping[str, Any] | None,
+        reading: Mapping[str, bool],
     ) -> None:
         """Begin our part. All times are the master's: `clock` is its anchor, `newest_ns` lies a second or two back."""
         masters = Anchor(**clock)
@@ -91,7 +95,9 @@ class Worker(Part):
         place = self._place(Path(folder), run_id)
         self._run_id = run_id
         recording = self.recording = Recording(
-            self.environment, "worker", place, Plan.from_json(plan), run_time_s, self.fail, offset_of
+            *(self.environment, "worker", place, Plan.from_json(plan), run_time_s, self.fail, offset_of),
+            reading=Reading(**reading),
+            space=ActionSpace.from_json(action_space),
         )
         if decision is not None:
             self.recording.in_force.set(**decision)

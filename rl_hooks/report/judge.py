@@ -124,6 +124,15 @@ KINDS: tuple[Kind, ...] = (
         coverage=True,
     ),
     Kind(
+        "propensities_known",
+        "Propensities are known",
+        "The probability that each action was drawn with. Without it data serves offline RL and imitation, and no "
+        "estimate of another policy: let the balancer state X-LB-Propensity, or record with a logging policy.",
+        (),
+        actions.propensities_known,
+        "warn where one is not",
+    ),
+    Kind(
         "propensity",
         "Propensities are true",
         "Importance weights 1(A=a)/p have mean 1 when propensities are true (99 % interval, Holm-corrected over "

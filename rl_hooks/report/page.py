@@ -6,7 +6,7 @@ from typing import Any
 from rl_hooks.report.judge import ReportCard
 from rl_hooks.report.pictures import Picture
 from rl_hooks.report.svg import escape
-from rl_hooks.report.verdict import EXIT_CODES, Check, Verdict
+from rl_hooks.report.verdict import EXIT_CODES, Check, Fitness, Verdict
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #ffffff; --text: #1b1f24; --soft: #57606a; --rule: #d0d7de; --panel: #f6f8fa;
@@ -121,7 +121,8 @@ def _footer(card: ReportCard) -> str:
 def _verdict(card: ReportCard) -> Iterator[str]:
     overall = card.overall
     good = EXIT_CODES[overall.fitness] == 0
-    style = "bad" if not good else "demo" if overall.fitness == "demonstration size" else "good"
+    short = (Fitness.DEMONSTRATION, Fitness.UNJUDGED)
+    style = "bad" if not good else "demo" if overall.fitness in short else "good"
     yield f'<section class="verdict {style}" aria-label="Verdict">'
     yield f"<strong>{escape(overall.fitness[0].upper() + overall.fitness[1:])}</strong>"
     yield f"<p>{escape(overall.sentence)}</p>"
@@ -143,7 +144,8 @@ def _facts(card: ReportCard) -> Iterator[str]:
     rows["scenario"] = ", ".join(sorted({str(run["scenario"]) for run in facts["runs"]}))
     rows["requests"] = str(sum(int(run["requests"]) for run in facts["runs"]))
     rows["sessions"] = str(sum(int(run["sessions_by_outcome"]["sessions"]) for run in facts["runs"]))
-    rows["decisions"] = f"{counts['decisions']}, every {facts['decision_interval_s']:g} s for each service"
+    not_applied = f"; {counts['not_applied']} could not be applied" if counts.get("not_applied") else ""
+    rows["decisions"] = f"{counts['decisions']}, every {facts['decision_interval_s']:g} s for each service{not_applied}"
     rows["transitions"] = parts + (f" ({excluded})" if excluded else "")
     rows["reward"] = ", ".join(f"{name} {weight:g}" for name, weight in facts["reward_weights"].items())
     rows["logging policy"] = _each(facts["runs"], "logging_policy")

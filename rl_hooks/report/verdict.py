@@ -19,6 +19,7 @@ class Fitness(enum.StrEnum):
     """Of the data."""
 
     READY = "ready for offline RL"
+    UNJUDGED = "ready for offline RL, not for off-policy evaluation"
     BANDIT = "fit for bandit learning only (no carry-over)"
     IMITATION = "imitation only"
     NOTHING = "do not train"
@@ -27,6 +28,7 @@ class Fitness(enum.StrEnum):
 
 EXIT_CODES: Mapping[Fitness, int] = {
     Fitness.READY: 0,
+    Fitness.UNJUDGED: 0,
     Fitness.BANDIT: 0,
     Fitness.DEMONSTRATION: 0,
     Fitness.IMITATION: 1,
@@ -86,6 +88,10 @@ def overall(checks: Sequence[Check]) -> Overall:
     if failed:
         text = "Nothing is wrong but the amount: a short run that shows how it works. Record more to train on it."
         return Overall(Fitness.DEMONSTRATION, _names(failed), text)
+    known = next((check for check in checks if check.name == "propensities_known"), None)
+    if known is not None and known.finding.numbers.get("are", "known") != "known":
+        text = "No check failed, but what another policy would have earned cannot be estimated without propensities."
+        return Overall(Fitness.UNJUDGED, (known.name,), text)
     lasting = next((check for check in checks if check.name == "carry_over"), None)
     if lasting is not None and lasting.finding.numbers.get("lag_steps") == 0:
         text = "An action has no effect beyond its own interval, so there is nothing to plan ahead for."

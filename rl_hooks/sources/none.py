@@ -14,8 +14,23 @@ class NoSource:
         return None
 
 
-BUILTIN = {"sandbox": "rl_hooks.sources.sandbox:SandboxSource", "none": "rl_hooks.sources.none:NoSource"}
+BUILTIN = {
+    "sandbox": "rl_hooks.sources.sandbox:SandboxSource",
+    "none": "rl_hooks.sources.none:NoSource",
+    "admin": "rl_hooks.sources.admin:AdminSource",
+    "envoy": "rl_hooks.sources.envoy:EnvoySource",
+    "orca": "rl_hooks.sources.orca:OrcaSource",
+    "prometheus": "rl_hooks.sources.prometheus:PrometheusSource",
+    "text": "rl_hooks.sources.text:TextSource",
+}
 """Short names for `--metrics-source`."""
 
-WITH_ARGUMENT: dict[str, str] = {}
+WITH_ARGUMENT: dict[str, str] = {
+    "envoy": "http://127.0.0.1:9901",
+    "prometheus": "http://127.0.0.1:9090",
+    "text": "http://127.0.0.1:8080/metrics",
+}
 """Those of them that need an argument behind a colon, each with an example."""
+
+FORMS = ", ".join(f"{name}:..." if name in WITH_ARGUMENT else name for name in BUILTIN)
+"""What can be named, for help texts."""

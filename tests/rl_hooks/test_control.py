@@ -1,5 +1,6 @@
 """The decision loop: what is recorded is what was drawn, and failures of source or actuator are told, not hidden."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -8,12 +9,20 @@ import pytest
 from rl_hooks.control import ActuatorError, Controller, Decision, Sample, SourceError
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.policies.builtin import PolicyError, Sticky, Uniform
+from rl_hooks.policies.observed import Observed
+from rl_hooks.row import MISSING_U8
 
 
 class Bench:
     """A source and an actuator that note the order of things and fail when told to."""
 
-    def __init__(self, source_fails: bool = False, actuator_fails: bool = False) -> None:
+    def __init__(
+        self,
+        source_fails: bool = False,
+        actuator_fails: bool = False,
+        failed: frozenset[str] = frozenset(SERVICES),
+    ) -> None:
+        self._failed = failed
         self.log: list[str] = []
         self.applied: Mapping[str, str] = {}
         self._source_fails, self._actuator_fails = source_fails, actuator_fails
@@ -30,7 +39,7 @@ class Bench:
     def apply(self, actions: Mapping[str, str]) -> None:
         self.log.append("actuate")
         if self._actuator_fails:
-            raise ActuatorError("refused")
+            raise ActuatorError("refused", self._failed)
         self.applied = actions
 
 
@@ -123,7 +132,36 @@ def test_a_failing_actuator_is_recorded_with_the_decision() -> None:
     assert not any(decision.actuated for decision in step.decisions)
 
 
+def test_only_the_services_that_did_not_take_it_are_recorded_as_such() -> None:
+    bench = Bench(actuator_fails=True, failed=frozenset({"order-service", "cart-service"}))
+    step = controller(bench).step(0, lambda *_: None)
+    assert [SERVICES[d.service] for d in step.decisions if not d.actuated] == ["cart-service", "order-service"]
+    assert step.fault == "actuator bench: refused (not applied for cart-service, order-service)"
+
+
 @pytest.mark.parametrize("bad", [(0.5, 0.5), (0.2,) * 6, (1.2, -0.2, 0, 0, 0, 0)])
 def test_a_policy_that_is_no_distribution_stops_the_loop(bad: tuple[float, ...]) -> None:
     with pytest.raises(PolicyError, match=r"logging policy skewed: .* is no distribution over 6 actions"):
         controller(Bench(), Skewed(*bad)).step(0, lambda *_: None)
+
+
+class Watching(Bench):
+    observes = True
+
+
+def test_an_actuator_that_observes_is_told_nothing_and_nothing_is_drawn() -> None:
+    bench = Watching(source_fails=True)
+    in_force: list[Sequence[Decision]] = []
+    step = controller(bench, Observed()).step(4, lambda _, decisions: in_force.append(decisions))
+    assert bench.log == ["sample"]
+    assert [one.service for one in step.decisions] == list(range(len(SERVICES)))
+    assert {one.action for one in step.decisions} == {MISSING_U8}
+    assert all(math.isnan(value) for one in step.decisions for value in (*one.probabilities, one.propensity))
+    assert {(one.policy, one.actuated) for one in step.decisions} == {("", False)}
+    assert in_force == [step.decisions]
+    assert (step.tick, step.t_ns, step.fault) == (4, 99, "metrics source bench: no answer")
+
+
+def test_what_stands_for_the_balancers_own_policy_draws_nothing() -> None:
+    with pytest.raises(PolicyError, match="the balancer decides by itself, so nothing is drawn"):
+        controller(Bench(), Observed()).step(0, lambda *_: None)

@@ -86,7 +86,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     [
         ("{", "cannot be read as a manifest"),
         ("[]", "not the manifest of a run, it has no schema_version"),
-        ('{"schema_version": 99}', "schema version 99, this program reads 3; export it with the version"),
+        ('{"schema_version": 99}', "schema version 99, this program reads 4; export it with the version"),
     ],
 )
 def test_a_broken_manifest_is_refused(folder: Path, content: str, complaint: str) -> None:
@@ -114,7 +114,7 @@ def test_a_file_that_every_process_makes_cannot_vanish_unnoticed(folder: Path, k
 
 def test_the_manifest_is_replaced_whole(folder: Path) -> None:
     update_manifest(folder, state="complete")
-    assert read_manifest(folder) == {"schema_version": 3, "run_id": "run", "state": "complete"}
+    assert read_manifest(folder) == {"schema_version": 4, "run_id": "run", "state": "complete"}
     assert not list(folder.glob("*.new"))
 
 

@@ -15,10 +15,13 @@ import pytest
 import requests
 
 from rl_hooks.actuators.header import BUILTIN as ACTUATORS
+from rl_hooks.actuators.header import WITH_ARGUMENT as STEERED_WITH
 from rl_hooks.actuators.sandbox import SandboxActuator
 from rl_hooks.control import ActuatorError, SourceError
 from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.sources.named import make_source
 from rl_hooks.sources.none import BUILTIN as SOURCES
+from rl_hooks.sources.none import WITH_ARGUMENT
 from rl_hooks.sources.sandbox import SandboxSource, parse_state
 from rl_hooks.target import TargetError, check_target, size_sandbox
 from scenario.refs import resolve
@@ -128,15 +131,22 @@ def test_what_is_no_state_is_refused(odd: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_listed_source_says_its_name_and_gives_samples_or_none(name: str, root: str) -> None:
-    source: Any = resolve(name, SOURCES)
-    made = source(root)
-    assert made.describe() == name
-    sample = made.sample()
-    assert sample is None or sample.t_ns <= sample.received_ns
+def test_every_listed_source_says_its_name_and_gives_samples_or_says_why_not(
+    name: str, root: str, nowhere: str
+) -> None:
+    """Nobody sends load reports here; of those that need an argument, the text is the sandbox's."""
+    argument = f":{root}/metrics" if name == "text" else f":{nowhere}" if name in WITH_ARGUMENT else ""
+    made = make_source("--metrics-source", f"{name}{argument}", root)
+    assert made.describe() == f"{name}{argument}"
+    if name in ("orca", *(WITH_ARGUMENT.keys() - {"text"})):
+        with pytest.raises(SourceError, match=r"no answer had the header endpoint-load-metrics|GET http"):
+            made.sample()
+    else:
+        sample = made.sample()
+        assert sample is None or sample.t_ns <= sample.received_ns
 
 
-@pytest.mark.parametrize("name", ACTUATORS)
+@pytest.mark.parametrize("name", sorted(set(ACTUATORS) - set(STEERED_WITH)))
 def test_every_listed_actuator_says_its_name_and_takes_decisions(name: str, root: str) -> None:
     actuator: Any = resolve(name, ACTUATORS)
     made = actuator(root)

@@ -165,6 +165,20 @@ def run_live() -> Iterator[Callable[..., Live]]:
 
 
 @pytest.fixture(scope="module")
+def run_live_for_file() -> Iterator[Callable[..., Live]]:
+    """The same, for all tests of a file."""
+    started: list[Live] = []
+
+    def run(*options: str) -> Live:
+        started.append(start_live(*options))
+        return started[-1]
+
+    yield run
+    for live in started:
+        _end(live)
+
+
+@pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
     """One healthy sandbox for a whole file."""
     sandbox = start_live("--healthy", "--time-scale", "10")

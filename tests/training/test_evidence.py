@@ -69,6 +69,10 @@ def without_propensity(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(propensity=np.float32(np.nan))
 
 
+def some_without_propensity(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(propensity=frame["propensity"].where(np.arange(len(frame)) > 3))
+
+
 def unlike_its_distribution(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(propensity=np.float32(0.5))
 
@@ -93,7 +97,8 @@ def under_another_action(frame: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (without_propensity, "steps have no propensity in (0, 1]: export the run folder again, or record with"),
+        (without_propensity, "no step has a propensity: the balancer decided by itself and stated none, so what"),
+        (some_without_propensity, "steps have no propensity in (0, 1]: export the run folder again, or record with"),
         (unlike_its_distribution, "steps have a propensity unlike their action_probs: export the run folder again"),
         (without_a_choice, "the logging policy never had a choice, so it tells about no other policy"),
         (never_measured, "no step has a measured reward: record with more users"),
@@ -112,7 +117,7 @@ def test_data_that_tells_nothing_is_refused(
 
 def test_all_problems_are_told_at_once(changed: Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Path]) -> None:
     broken = changed(lambda frame: never_measured(without_propensity(frame)))
-    with pytest.raises(TrainingError, match=r"no propensity .*; no step has a measured reward"):
+    with pytest.raises(TrainingError, match=r"no step has a propensity.*; no step has a measured reward"):
         read([broken], "train")
 
 

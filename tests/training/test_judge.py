@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from rl_hooks.decision import ACTIONS
+from rl_hooks.export.bundle import write_bundle
+from rl_hooks.export.dataset import assemble
+from tests.rl_hooks.report import made
 from training import judge
 
 NUMBERS = ("IPS", "self-normalized IPS", "doubly robust", "last 2 actions", "last 3 actions")
@@ -50,6 +53,23 @@ def test_a_fixed_strategy_is_compared_with_the_best_of_the_others(policy: str, b
     less = [one["value"] for one in written["against_uniform"]]
     both = zip(estimates[policy], estimates["uniform"], strict=True)
     assert less == pytest.approx([one["value"] - other["value"] for one, other in both])
+
+
+def test_data_without_propensities_is_refused_and_data_with_stated_ones_is_judged_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_ours = made.made_run(minutes=4.0)
+    logs = {"ours": run_ours, "stated": made.observed(run_ours), "none": made.observed(run_ours, states=False)}
+    for name, log in logs.items():
+        write_bundle(assemble([log]), tmp_path / name)
+    assert run("least_loaded", tmp_path / "none", tmp_path / "out", "--no-fqe") == 2
+    assert "judge: no step has a propensity: the balancer decided by itself" in capsys.readouterr().err
+    judged = {}
+    for name in ("ours", "stated"):
+        assert run("least_loaded", tmp_path / name, tmp_path / f"{name}-out", "--no-fqe", "--part", "both") == 0
+        judged[name] = json.loads((tmp_path / f"{name}-out" / "judge.json").read_text())
+    values = {name: [one["value"] for one in found["estimates"]["least_loaded"]] for name, found in judged.items()}
+    assert values["stated"][:2] == pytest.approx(values["ours"][:2], abs=1e-6)
 
 
 def test_the_uniform_log_judges_itself_as_its_mean(bundle: Path, tmp_path: Path) -> None:

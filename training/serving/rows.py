@@ -141,7 +141,7 @@ class RequestRows:
             action, propensity = self._decided[index].chosen[line.service]
         endpoint = self._ref("endpoint", line.endpoint)
         asked = (line.start_ns, tick, propensity, *line.request_id, action, 1, endpoint, line.service, line.method)
-        return (*asked, 0, 0, 0, 0, 0, self._phase, MISSING_U8)
+        return (*asked, 0, MISSING_U32, 0, 0, 0, 0, 0, self._phase, MISSING_U8)
 
     def _ref(self, kind: str, name: str) -> int:
         names = self._names[kind]

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from rl_hooks.control import ActuatorError, Controller, Sample, Step
+from rl_hooks.control import ActuatorError, Controller, Sample, Step, limit_sampling
 from rl_hooks.decision import SERVICES
 from rl_hooks.live import give_up_ns
 from rl_hooks.observation import Spans
@@ -41,9 +41,10 @@ class Service:
         self._window = ServingWindow(spans, give_up, self._rows, setup.follower, self._judge)
         self._guard = Guarded(setup.policy, setup.fallback, self._policy_failed)
         self._actuator = GuardedActuator(setup.actuator)
+        limit_sampling(setup.source, plan.decision_interval_s)
         policy, source = setup.explored(self._guard), GuardedSource(setup.source)
-        self._controller = Controller(policy, source, self._actuator, plan.seed, window=self._window)
-        self._log = DecisionLog(self.writer, InForce(), self._window, lambda tick, chosen: None)
+        self._controller = Controller(policy, source, self._actuator, plan.seed, window=self._window, space=setup.space)
+        self._log = DecisionLog(self.writer, InForce(setup.space), self._window, lambda tick, chosen: None)
         self._sample_ns: int | None = None
         self._told: set[str] = set()
         self._policy_fault: str | None = None
@@ -170,6 +171,9 @@ class Service:
         """What a person reads at the end."""
         rows, follower = self.writer.rows(), self.setup.follower
         lines = [f"decisions {rows['decisions']}, requests {rows['requests']}, samples {rows['samples']}"]
+        not_applied = self._log.not_applied.text(rows["decisions"])
+        if not_applied is not None:
+            lines.append(not_applied)
         if follower is not None:
             lines.append(
                 f"access log: {follower.lines} lines, {follower.others} about other services, "

@@ -5,7 +5,8 @@
     action (n,)           the action applied
     reward (n,)           in [0, 1]; some estimators need that
     pscore (n,)           its propensity, in (0, 1]
-    pi_b (n, 6, 1)        the logging policy's whole distribution; the last axis is the position, of which there is one
+    pi_b (n, 6, 1)        the logging policy's whole distribution; the last axis is the position, of which there is one;
+                          left out where a balancer that decides by itself states the action's probability alone
     episode (n,)          the episode's number: rows of one episode depend on each other, so cluster intervals by it
 
 There is no array `position`: it is None, which npz cannot hold without pickle. `read` adds it.
@@ -21,7 +22,7 @@ import numpy as np
 from rl_hooks.export.formats.flat import arrays
 from rl_hooks.export.formats.source import Bundle, Part
 
-NO_FINISHED_REQUEST = "no_finished_request"
+NO_FINISHED_REQUEST, NO_PROPENSITY = "no_finished_request", "no_propensity"
 
 
 def write(bundle: Bundle, folder: Path) -> dict[str, Any]:
@@ -31,20 +32,24 @@ def write(bundle: Bundle, folder: Path) -> dict[str, Any]:
         rounds = feedback(part, len(bundle.actions))
         np.savez(folder / f"{name}.npz", **rounds)
         parts[name] = {"file": f"{name}.npz", "rows": int(rounds["n_rounds"])}
+    filled = sum(int(part.column("reward_filled", np.bool_).sum()) for part in bundle.parts.values())
     left_out = sum(len(part) for part in bundle.parts.values()) - sum(entry["rows"] for entry in parts.values())
     return {
         "observation": bundle.encoding.facts(),
         "reward": {"what": "reward_01 of the bundle, in [0, 1]"},
         "parts": parts,
-        "left_out": {NO_FINISHED_REQUEST: left_out},
-        "reasons": {NO_FINISHED_REQUEST: "their reward is filled, so they are no evidence"},
+        "left_out": {NO_FINISHED_REQUEST: filled, NO_PROPENSITY: left_out - filled},
+        "reasons": {
+            NO_FINISHED_REQUEST: "their reward is filled, so they are no evidence",
+            NO_PROPENSITY: "the balancer decided by itself and did not state it",
+        },
         "position": "None: there is one position; read() adds it, npz cannot hold it",
     }
 
 
 def feedback(part: Part, n_actions: int) -> dict[str, Any]:
     """The arrays of one part."""
-    kept = ~part.column("reward_filled", np.bool_)
+    kept = ~part.column("reward_filled", np.bool_) & np.isfinite(part.propensity)
     flat = {name: values[kept] for name, values in arrays(part).items()}
     return {
         "n_rounds": np.int64(kept.sum()),
@@ -52,8 +57,8 @@ def feedback(part: Part, n_actions: int) -> dict[str, Any]:
         "context": flat["observations"],
         "action": flat["actions"],
         "reward": part.column("reward_01", np.float32)[kept],
-        "pscore": flat["infos/propensity"],
-        "pi_b": flat["infos/action_probs"][:, :, np.newaxis],
+        "pscore": part.propensity[kept],
+        **({"pi_b": part.action_probs[kept][:, :, np.newaxis]} if part.has_distribution else {}),
         "episode": flat["infos/episode"],
     }
 

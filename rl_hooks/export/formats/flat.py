@@ -5,6 +5,7 @@
 
 `timeouts` marks the last step of an episode; nothing terminates. Its row in `next_observations` is the observation
 after it, so use that and do not shift `observations`. Not compressed: that costs fifty times as much to write.
+Propensities and distributions that nobody stated are left out.
 """
 
 from pathlib import Path
@@ -28,8 +29,8 @@ def arrays(part: Part) -> dict[str, Any]:
     """The arrays of one part by name."""
     length = [episode.stop - episode.start for episode in part.episodes]
     infos = {
-        "propensity": part.propensity,
-        "action_probs": part.action_probs,
+        **({"propensity": part.propensity} if part.has_propensity else {}),
+        **({"action_probs": part.action_probs} if part.has_distribution else {}),
         **part.components,
         **{name: part.column(name, kind) for name, kind in _INFOS.items()},
         "episode": np.repeat(np.arange(len(length)), length),

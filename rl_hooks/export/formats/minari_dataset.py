@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from minari.data_collector import EpisodeBuffer
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.export.formats.flat import flat_facts
 from rl_hooks.export.formats.source import Bundle, Part, transitions_path
 from scenario.load import CONFIGS
@@ -77,8 +78,12 @@ def environment(bundle: Bundle) -> gymnasium.envs.registration.EnvSpec | None:
     """The sandbox as it was in all runs, with the bundle's encoding; None where it was another system, or several."""
     runs = bundle.facts["runs"]
     worlds = [{name: run.get(name) for name in ("balancer", "config_sha256", *_WORLD)} for run in runs]
-    if worlds[0]["balancer"] != "sandbox" or not _is_ours(runs[0]) or any(one != worlds[0] for one in worlds):
+    if not ActionSpace.of(bundle.facts).is_whole or worlds[0]["balancer"] != "sandbox":
+        return None  # the environment decides among all strategies
+    if not _is_ours(runs[0]) or any(one != worlds[0] for one in worlds):
         return None
+    if any((run.get("balancer_details") or {}).get("kind", "sandbox") != "sandbox" for run in runs):
+        return None  # another balancer in front of the sandbox's instances, which virtual time does not have
     known = {argument: worlds[0][name] for name, argument in _WORLD.items() if worlds[0][name] is not None}
     scaling = {name: bundle.encoding.facts()[name] for name in ("mean", "std")}
     return gymnasium.envs.registration.EnvSpec(
@@ -93,7 +98,6 @@ def _is_ours(run: Mapping[str, Any]) -> bool:
 
 
 def _create(bundle: Bundle, part: Part, data_format: str) -> None:
-    runs = bundle.facts["runs"]
     with warnings.catch_warnings():
         # Minari warns for every fact that is not given. We have no address and no reference score.
         warnings.simplefilter("ignore", UserWarning)
@@ -102,7 +106,7 @@ def _create(bundle: Bundle, part: Part, data_format: str) -> None:
             buffer=_episodes(part),
             observation_space=observation_space(bundle),
             action_space=gymnasium.spaces.Discrete(len(bundle.actions)),
-            algorithm_name=", ".join(sorted({str(run["logging_policy"]) for run in runs})),
+            algorithm_name=", ".join(bundle.logging_policies),
             author=NAMESPACE,
             description=f"Decisions of a load balancer, one episode per run, service and time block: {part.name}",
             data_format=data_format,
@@ -126,8 +130,8 @@ def _create(bundle: Bundle, part: Part, data_format: str) -> None:
 def _episodes(part: Part) -> Iterator[EpisodeBuffer]:
     """One at a time: the whole set need not fit into memory twice."""
     infos = {
-        "propensity": part.propensity,
-        **{f"action_prob_{index}": values for index, values in enumerate(part.action_probs.T)},
+        **({"propensity": part.propensity} if part.has_propensity else {}),
+        **(_distribution(part) if part.has_distribution else {}),
         **part.components,
         **{name: part.column(name, np.float64) for name in _INFOS},
     }
@@ -142,6 +146,10 @@ def _episodes(part: Part) -> Iterator[EpisodeBuffer]:
             truncations=truncated[rows],
             infos={name: np.append(values[rows], np.nan).reshape(-1, 1) for name, values in infos.items()},
         )
+
+
+def _distribution(part: Part) -> dict[str, Array]:
+    return {f"action_prob_{index}": values for index, values in enumerate(part.action_probs.T)}
 
 
 @contextmanager

@@ -3,7 +3,8 @@
     eps_id, t             the episode and the step in it
     obs, new_obs          encoded observations as lists
     actions, rewards, terminateds, truncateds
-    action_prob, action_logp, action_dist_inputs    propensity, its logarithm, logarithms of all six probabilities
+    action_prob, action_logp, action_dist_inputs    propensity, its logarithm, logarithms of all six probabilities;
+                                                    left out where a balancer that decides by itself states none
 
 RLlib makes a one-step episode of every row, so `new_obs` has to be there: it is also on the last row of an episode.
 """
@@ -35,8 +36,13 @@ def write(bundle: Bundle, folder: Path) -> dict[str, Any]:
 
 def table(part: Part) -> pa.Table:
     """The columns of one part. A probability of 0 has the logarithm -inf, as it has to."""
-    with np.errstate(divide="ignore"):
-        logits = np.log(part.action_probs)
+    probabilities: dict[str, pa.Array] = {}
+    if part.has_propensity:
+        probabilities["action_prob"] = pa.array(part.propensity)
+        probabilities["action_logp"] = pa.array(np.log(part.propensity))
+    if part.has_distribution:
+        with np.errstate(divide="ignore"):
+            probabilities["action_dist_inputs"] = _lists(np.log(part.action_probs))
     return pa.table(
         {
             "eps_id": pa.array(part.frame["episode_id"].to_numpy(object), pa.string()),
@@ -47,9 +53,7 @@ def table(part: Part) -> pa.Table:
             "rewards": pa.array(part.rewards),
             "terminateds": pa.array(part.column("terminated", np.bool_)),
             "truncateds": pa.array(part.column("truncated", np.bool_)),
-            "action_prob": pa.array(part.propensity),
-            "action_logp": pa.array(np.log(part.propensity)),
-            "action_dist_inputs": _lists(logits),
+            **probabilities,
         }
     )
 

@@ -54,6 +54,16 @@ class Part:
     def propensity(self) -> Floats:
         return self.column("propensity", np.float32)
 
+    @cached_property
+    def has_propensity(self) -> bool:
+        """Whether any step states the probability of its action."""
+        return bool(np.isfinite(self.propensity).any())
+
+    @cached_property
+    def has_distribution(self) -> bool:
+        """Whether every step states the probability of all actions; a balancer states that of the one it took."""
+        return bool(np.isfinite(self.action_probs).all())
+
     @property
     def action_probs(self) -> Floats:
         """(n, actions)"""
@@ -105,6 +115,13 @@ class Bundle:
     def scenario(self) -> str:
         """Name of the scenario, or of all of them."""
         return "-".join(sorted({str(run["scenario"]) for run in self.facts["runs"]}))
+
+    @property
+    def logging_policies(self) -> list[str]:
+        """Who decided, by name; of a balancer that decides by itself, as it states."""
+        told = self.facts.get("propensities", {}).get("policies", [])
+        runs = {str(run["logging_policy"]) for run in self.facts["runs"]}
+        return sorted(told) if runs == {"observed"} and told else sorted(runs)
 
     def table(self, name: str) -> pa.Table:
         """A table of the bundle beside the transitions: requests or samples."""

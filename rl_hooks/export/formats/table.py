@@ -45,6 +45,9 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 )
 """Name -> module:attribute of the writer; imported only when asked for."""
 
+NEEDS_PROPENSITIES = {"bandit": "it is made of propensities, and the balancer, which decided by itself, stated none"}
+"""Formats that a bundle without propensities has not, and what people are told instead."""
+
 FORMATS_FOLDER = "formats"
 FACTS = "format.json"
 
@@ -59,7 +62,10 @@ def find_writers(names: str) -> dict[str, Writer]:
 
 
 def write_formats(path: Path, writers: Mapping[str, Writer]) -> None:
-    """Write formats into the bundle at `path`. Raises ExportError when one is there already, OSError on a full disk."""
+    """Write formats into the bundle at `path`; those that it cannot have are left out, see `describe_formats`.
+
+    Raises ExportError when one is there already, OSError on a full disk.
+    """
     there = [name for name in writers if (path / FORMATS_FOLDER / name).exists()]
     if there:
         places = ", ".join(str(path / FORMATS_FOLDER / name) for name in there)
@@ -68,12 +74,21 @@ def write_formats(path: Path, writers: Mapping[str, Writer]) -> None:
         return
     bundle = read_bundle(path)
     for name, writer in writers.items():
-        _write(bundle, name, writer)
+        if not _left_out(bundle.facts, name):
+            _write(bundle, name, writer)
 
 
 def describe_formats(path: Path, names: Iterable[str]) -> list[str]:
     """A line per format for people: where it is, how much is in it, what is not."""
-    return [line for name in names for line in _describe(path / FORMATS_FOLDER / name)]
+    facts = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
+    return [line for name in names for line in (_left_out(facts, name) or _describe(path / FORMATS_FOLDER / name))]
+
+
+def _left_out(facts: Mapping[str, Any], name: str) -> list[str]:
+    """Why the bundle cannot have a format; nothing where it can."""
+    if name in NEEDS_PROPENSITIES and facts.get("propensities", {}).get("are") == "none":
+        return [f"{'format':<12} {name}: not written: {NEEDS_PROPENSITIES[name]}"]
+    return []
 
 
 def _describe(folder: Path) -> list[str]:

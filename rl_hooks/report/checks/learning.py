@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.report import stats
+from rl_hooks.report.checks.actions import NO_DISTRIBUTION, NO_PROPENSITIES
 from rl_hooks.report.evidence import Array, Floats, Ints
 from rl_hooks.report.state import SEED, Case, episode_folds, state_matrix
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
@@ -17,23 +17,26 @@ def action_effect(case: Case) -> Finding:
     rows = evidence.judged
     if len(rows) < 2:
         return not_applicable("there are no two usable steps with a measured reward")
+    if not evidence.whole_distribution:
+        return not_applicable(NO_DISTRIBUTION if evidence.propensities != "none" else NO_PROPENSITIES)
     residual, action = case.residual[rows], evidence.action[rows]
     p = evidence.probabilities[rows].astype(np.float64)
     if _no_choice(p):
         return not_applicable(NO_CHOICE)
     rng = np.random.default_rng([SEED, 1])
-    p_value = stats.redraw_p(residual, action, p, rng, case.limits.randomizations)
+    p_value = stats.redraw_p(*by_draw(residual, action, p, evidence.draw[rows]), rng, case.limits.randomizations)
     effects = _effects(residual, action, p)
+    labels = evidence.labels
     spread = float(np.nanmax(effects) - np.nanmin(effects))
     best, least = int(np.nanargmax(effects)), int(np.nanargmin(effects))
     verdict = case.limits.action_effect.judge(p_value)
     return Finding(
         verdict,
-        f"Rewards differ by up to {spread:.4f} between {ACTIONS[best]} and {ACTIONS[least]} (p {p_value:.3g}).",
+        f"Rewards differ by up to {spread:.4f} between {labels[best]} and {labels[least]} (p {p_value:.3g}).",
         {
             "p": p_value,
             "spread": spread,
-            "effects": {name: _number(value) for name, value in zip(ACTIONS, effects.tolist(), strict=True)},
+            "effects": {name: _number(value) for name, value in zip(labels, effects.tolist(), strict=True)},
             "randomizations": case.limits.randomizations,
             "seed": SEED,
         },
@@ -41,7 +44,15 @@ def action_effect(case: Case) -> Finding:
     )
 
 
+def by_draw(residual: Floats, action: Ints, p: Floats, draw: Ints) -> tuple[Floats, Ints, Floats]:
+    """The same with one row per draw: what all services got together under the action that they shared."""
+    _, first, number = np.unique(draw, return_index=True, return_inverse=True)
+    return np.bincount(number, residual).astype(np.float64), action[first], p[first]
+
+
 def carry_over(case: Case) -> Finding:
+    if len(case.evidence.usable) and case.evidence.propensities == "none":
+        return not_applicable(f"{NO_PROPENSITIES}, so what an action does cannot be told from what led to it")
     if _no_choice(case.evidence.probabilities[case.evidence.usable]):
         return not_applicable(NO_CHOICE)
     longest = min(case.limits.carry_over_lags, int(case.episode_steps // 3))
@@ -77,21 +88,22 @@ def lag_p_values(case: Case, longest: int) -> list[float]:
     """
     evidence = case.evidence
     usable = evidence.usable
-    episode, chosen = evidence.episode[usable], np.eye(len(ACTIONS))[evidence.action[usable]]
+    actions = len(evidence.labels)
+    episode, chosen = evidence.episode[usable], np.eye(actions)[evidence.action[usable]]
     inside = np.zeros(len(usable), bool)
     inside[longest:] = episode[longest:] == episode[:-longest]
     measured = ~evidence.steps["reward_filled"].to_numpy(bool)[usable]
     rows = np.flatnonzero(inside & measured)
-    clusters = np.unique(episode[rows])
-    if len(clusters) < len(ACTIONS) or len(rows) < 2 * len(ACTIONS) * (longest + 1):
+    clusters = np.unique(evidence.cluster[usable[rows]])
+    if len(clusters) < actions or len(rows) < 2 * actions * (longest + 1):
         return []
     lagged = [chosen[rows - lag][:, 1:] for lag in range(longest + 1)]
     design = np.column_stack([_centred(block, episode[rows]) for block in lagged])
     reward = _centred(evidence.reward[usable[rows]][:, None], episode[rows])[:, 0]
     inverse = np.linalg.pinv(design.T @ design).astype(np.float64)
     rng = np.random.default_rng([SEED, 2])
-    width = len(ACTIONS) - 1
-    number = np.unique(episode[rows], return_inverse=True)[1]
+    width = actions - 1
+    number = np.unique(evidence.cluster[usable[rows]], return_inverse=True)[1]
     found = []
     for lag in range(1, longest + 1):
         scores = _lag_scores(design, reward, inverse, slice(lag * width, (lag + 1) * width))
@@ -153,7 +165,7 @@ def markov(case: Case) -> Finding:
     folds = episode_folds(evidence, rows)
     if len(np.unique(folds)) < 2:
         return not_applicable("it needs two time blocks to learn on one and ask about the other")
-    chosen = np.eye(len(ACTIONS))
+    chosen = np.eye(len(evidence.labels))
     now = np.column_stack((state_matrix(evidence, rows), chosen[evidence.action[rows]]))
     past = (state_matrix(evidence, before), chosen[evidence.action[before]], case.residual[before])
     reward = evidence.reward[rows]
@@ -208,15 +220,17 @@ def drift(case: Case) -> dict[tuple[str, str], float]:
 
 
 def _no_choice(p: Array) -> bool:
-    return bool((p.max(axis=1) > 1 - 1e-6).all())
+    stated = p[np.isfinite(p).any(axis=1)]
+    return bool((np.nanmax(stated, axis=1) > 1 - 1e-6).all())
 
 
 def _effects(residual: Floats, action: Ints, p: Floats) -> Floats:
     """Self-normalized mean of the residual under each action; NaN for one never taken."""
     weight = 1 / np.maximum(p[np.arange(len(action)), action], 1e-9)
-    total = np.bincount(action, weight, len(ACTIONS))
+    actions = p.shape[1]
+    total = np.bincount(action, weight, actions)
     effects: Floats = np.divide(
-        np.bincount(action, weight * residual, len(ACTIONS)), total, out=np.full(len(ACTIONS), np.nan), where=total > 0
+        np.bincount(action, weight * residual, actions), total, out=np.full(actions, np.nan), where=total > 0
     )
     return effects
 

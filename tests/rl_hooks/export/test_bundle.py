@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import check, split
 from rl_hooks.export.bundle import _swap, write_bundle
 from rl_hooks.export.dataset import Dataset, assemble
@@ -100,7 +100,9 @@ def test_transitions_read_back_by_pandas_have_these_types(bundle: Path) -> None:
         **dict.fromkeys(("t_s", "dt_s"), "float64"),
         **dict.fromkeys(("action", "action_requested"), "int8"),
         **dict.fromkeys(("propensity", "applied_share", "offered_rps", "user_count", "sample_age_s"), "float32"),
-        **dict.fromkeys(("action_differs", "reward_filled", "terminated", "truncated", "warmup"), "bool"),
+        **dict.fromkeys(
+            ("action_differs", "reward_filled", "terminated", "truncated", "warmup", "metrics_backfilled"), "bool"
+        ),
         **dict.fromkeys(("observation_mask", "action_probs", "action_mask"), "object"),
     }
 
@@ -210,6 +212,7 @@ def test_the_schema_says_what_everything_is(bundle: Path) -> None:
     assert len(facts["split"]["blocks"]) == 8
     assert facts["runs"][0]["unfinished"] == facts["counts"]["requests_unfinished"] == 1
     assert facts["runs"][0]["config_sha256"] == "0" * 64
+    assert facts["runs"][0]["balancer_details"] is None, "nobody said which one it was"
 
 
 def test_every_file_is_listed_with_its_checksum(bundle: Path) -> None:
@@ -585,6 +588,37 @@ def test_the_tally_tells_what_came_out(bundle: Path) -> None:
     assert f"             excluded 25 warmup: {meaning}" in lines
     assert any(line.startswith("actions      least_loaded ") for line in lines)
     assert lines[-1] == f"bundle       {bundle}"
+
+
+def test_decisions_that_were_not_applied_are_told_with_where_and_when(tmp_path: Path) -> None:
+    run = builders.random_run(count=200)
+    cart, user, tick = SERVICES.index("cart-service"), SERVICES.index("user-service"), run.decisions["tick"]
+    away = (run.decisions["service"] == cart) & np.isin(tick, [10, 11, 30, 40, 50])
+    away |= (run.decisions["service"] == user) & (tick == 11)
+    run.decisions["actuated"] = ~away
+    write_bundle(assemble([run]), tmp_path / "bundle")
+    facts = strict(tmp_path / "bundle" / "dataset.json")
+    assert facts["counts"]["not_applied"] == 6
+    told = facts["runs"][0]["not_applied"]
+    assert (told["decisions"], told["by_service"]) == (6, {"user-service": 1, "cart-service": 5})
+    assert told["spans"][0] == {
+        "from": "2026-01-01T00:00:20.000000Z",
+        "until": "2026-01-01T00:00:24.000000Z",
+        "decisions": 3,
+    }
+    lines = tally(tmp_path / "bundle")
+    first = lines.index("not applied  6 of 600 decisions: user-service 1, cart-service 5")
+    assert lines[first + 1] == "             3 from 2026-01-01T00:00:20.000000Z until 2026-01-01T00:00:24.000000Z"
+    assert lines[first + 4] == "             and 1 times more"
+
+
+def test_decisions_that_were_not_applied_to_the_last_one_say_so(tmp_path: Path) -> None:
+    run = builders.random_run(count=200)
+    run.decisions["actuated"] = run.decisions["tick"] < 100
+    write_bundle(assemble([run]), tmp_path / "bundle")
+    (span,) = strict(tmp_path / "bundle" / "dataset.json")["runs"][0]["not_applied"]["spans"]
+    assert (span["until"], span["decisions"]) == (None, 100)
+    assert any(line.endswith("until the last one") for line in tally(tmp_path / "bundle"))
 
 
 def test_a_run_without_validation_says_so(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import gevent
 import numpy as np
 import pytest
 
-from rl_hooks.control import Controller, InstanceSample, Sample, SourceError
+from rl_hooks.control import ActuatorError, Controller, InstanceSample, Sample, SourceError
 from rl_hooks.decision import SERVICES
 from rl_hooks.policies.builtin import Uniform
 from rl_hooks.record.controller import DecisionLoop
 from rl_hooks.record.recorder import InForce
+from rl_hooks.row import MISSING_U8
 from rl_hooks.run_folder import RunWriter, create_run_folder
 from rl_hooks.run_reader import Run, read_run
 
@@ -21,10 +22,14 @@ NAN = float("nan")
 
 
 class System:
-    """A source and an actuator; `slow_ticks` take several intervals, `bad_ticks` give no sample."""
+    """A source and an actuator; `slow_ticks` take several intervals, `bad_ticks` give no sample, `deaf_ticks` take no
+    decision for the cart."""
 
-    def __init__(self, slow_ticks: tuple[int, ...] = (), bad_ticks: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, slow_ticks: tuple[int, ...] = (), bad_ticks: tuple[int, ...] = (), deaf_ticks: tuple[int, ...] = ()
+    ) -> None:
         self.calls = 0
+        self._deaf = deaf_ticks
         self._slow, self._bad = slow_ticks, bad_ticks
 
     def describe(self) -> str:
@@ -41,6 +46,8 @@ class System:
 
     def apply(self, actions: Mapping[str, str]) -> None:
         assert set(actions) == set(SERVICES)
+        if self.calls - 1 in self._deaf:
+            raise ActuatorError(f"not heard at {self.calls}", frozenset({"cart-service"}))
 
 
 class Bench:
@@ -134,6 +141,40 @@ def test_a_source_that_fails_for_a_while_is_told_once_and_so_is_its_return(
     assert (run.decisions["sample_ns"] == 0).sum() == 3 * len(SERVICES)
 
 
+def test_decisions_that_could_not_be_applied_are_told_while_and_after_they_were_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path / "run", System(deaf_ticks=(3, 4, 7)))
+    run = bench.run()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Decisions go on, but actuator system: not heard at 4 (not applied for cart-service)",
+        "Metrics source and actuator work again",
+        "Decisions go on, but actuator system: not heard at 8 (not applied for cart-service)",
+        "Metrics source and actuator work again",
+    ]
+    missed = run.decisions[run.decisions["actuated"] == 0]
+    assert [(row["tick"], SERVICES[row["service"]]) for row in missed] == [(n, "cart-service") for n in (3, 4, 7)]
+    of_tick = {int(row["tick"]): int(row["t_ns"]) for row in run.decisions}
+    told = bench.loop.not_applied
+    assert told.to_json() == {"decisions": 3, "from_ns": of_tick[3], "until_ns": of_tick[8]}
+    said = told.text(bench.loop.decisions)
+    assert said is not None
+    assert said.startswith(f"3 of {bench.loop.decisions} decisions could not be applied, between ")
+
+
+def test_decisions_that_could_not_be_applied_until_the_end_have_no_end(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System(deaf_ticks=tuple(range(5, 1000))))
+    bench.run()
+    assert bench.loop.not_applied.until_ns is None
+    assert "and the last one; they are recorded as such" in str(bench.loop.not_applied.text(100))
+
+
+def test_nothing_is_said_where_everything_was_applied(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    bench.run()
+    assert bench.loop.not_applied.text(bench.loop.decisions) is None
+
+
 def test_a_loop_that_cannot_go_on_says_so(tmp_path: Path) -> None:
     class Broken(Uniform):
         def probabilities(self, previous: int | None, observation: object) -> tuple[float, ...]:
@@ -154,3 +195,36 @@ def test_a_timer_that_fires_early_does_not_decide_twice_in_one_interval(tmp_path
     ticks, times = np.unique(run.decisions["tick"], return_counts=True)
     assert len(ticks) > 10
     assert set(times) == {len(SERVICES)}
+
+
+def test_a_loop_that_keeps_to_a_clock_begins_at_a_whole_multiple_of_its_interval(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    assert bench.loop._first_s(0.123) == 0.0, "others begin at once"
+    interval_ns = round(INTERVAL_S * 1e9)
+    for wall_ns in (1_700_000_000_123_456_789, 1_700_000_000_000_000_000, 5 * interval_ns + 1):
+        bench.loop.keep_to(lambda wall_ns=wall_ns: wall_ns)  # type: ignore[misc]
+        wait_s = bench.loop._first_s(0.5) - 0.5
+        assert 0 <= wait_s < INTERVAL_S
+        assert round(wall_ns + wait_s * 1e9) % interval_ns in (0, 1, interval_ns - 1)
+
+
+def test_a_loop_that_keeps_to_a_clock_misses_no_interval(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run", System())
+    bench.loop.keep_to(time.time_ns)
+    run = bench.run()
+    ticks = np.unique(run.decisions["tick"])
+    assert ticks[0] == 0
+    assert len(ticks) + bench.loop.skipped_ticks == ticks[-1] + 1
+    assert bench.faults == []
+
+
+def test_an_observing_run_has_no_decisions_that_could_not_be_applied(tmp_path: Path) -> None:
+    class Watching(System):
+        observes = True
+
+    bench = Bench(tmp_path / "run", Watching())
+    run = bench.run()
+    assert len(run.decisions) > 0
+    assert set(run.decisions["action"]) == {MISSING_U8}
+    assert bench.loop.not_applied.text(bench.loop.decisions) is None
+    assert {(action, np.isnan(p)) for _, chosen in bench.announced for _, action, p in chosen} == {(MISSING_U8, True)}

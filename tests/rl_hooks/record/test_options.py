@@ -1,12 +1,16 @@
 """From options to a setup: names, policies, and every complaint at once."""
 
 import argparse
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import configargparse
 import pytest
 
+from rl_hooks.control import InstanceSample, Sample
+from rl_hooks.decision import SERVICES
 from rl_hooks.policies.builtin import Uniform
 from rl_hooks.record.options import SetupError, add_options, default_host, make_setup, read_scenario_file
 from scenario.load import load_file
@@ -149,3 +153,114 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 def test_the_files_base_url_is_the_default_target() -> None:
     assert default_host(read_scenario_file(options())) == "http://localhost:8080/proxy"
+
+
+def test_an_observing_run_has_no_logging_policy_of_ours() -> None:
+    setup = make_setup(options("--actuator", "observe"), NOWHERE)
+    assert (setup.facts["actuator"], setup.facts["logging_policy"]) == ("observe", "observed")
+    assert "logging policy: observed, the balancer decides by itself" in setup.describe()
+
+
+def test_a_logging_policy_beside_an_observing_actuator_is_refused() -> None:
+    with pytest.raises(SetupError) as refused:
+        make_setup(options("--actuator", "observe", "--logging-policy", "sticky:0.5"), NOWHERE)
+    assert str(refused.value) == (
+        "--logging-policy sticky:0.5: with --actuator observe the balancer decides by itself, and nothing is drawn; "
+        "leave one of the two out"
+    )
+
+
+class Partial:
+    """An actuator of a balancer that has four of the strategies."""
+
+    missing_actions = frozenset({"circuit_breaker", "backpressure"})
+
+    def __init__(self, root: str) -> None:
+        del root
+
+    def describe(self) -> str:
+        return "partial"
+
+    def apply(self, actions: Mapping[str, str]) -> None:
+        assert not self.missing_actions & set(actions.values())
+
+
+class Switch(Partial):
+    """One with one switch for all services."""
+
+    missing_actions = frozenset()
+    one_for_all = True
+
+
+class Nearly(Partial):
+    missing_actions = frozenset({"circuit_braker"})
+
+
+def test_what_a_balancer_lacks_is_told_before_the_run_and_in_its_manifest() -> None:
+    setup = make_setup(options("--actuator", f"{__name__}:Partial"), NOWHERE)
+    assert (
+        "actions: least_loaded, fastest_response, round_robin, weighted_capacity; "
+        "not in this balancer: circuit_breaker, backpressure" in setup.describe()
+    )
+    assert setup.facts["action_space"]["missing"] == ["circuit_breaker", "backpressure"]
+    assert setup.facts["action_space"]["one_for_all"] is False
+    assert make_setup(options(), NOWHERE).facts["action_space"]["missing"] == []
+
+
+def test_one_switch_for_all_services_is_told_and_a_policy_that_looks_is_refused() -> None:
+    setup = make_setup(options("--actuator", f"{__name__}:Switch"), NOWHERE)
+    assert "one decision for all services: the balancer has one switch" in setup.describe()
+    assert setup.facts["action_space"]["one_for_all"] is True
+
+
+@pytest.mark.parametrize(
+    ("actuator", "policy", "complaint"),
+    [
+        ("Partial", "backpressure", "fixed: there is no action 'backpressure'; there are least_loaded, "),
+        ("Partial", "turns:uniform,circuit_breaker", "fixed: there is no action 'circuit_breaker'"),
+        ("Nearly", "uniform", "Nearly: there is no action 'circuit_braker'; there are least_loaded, "),
+    ],
+)
+def test_an_action_that_is_not_there_is_refused_before_the_run(actuator: str, policy: str, complaint: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        make_setup(options("--actuator", f"{__name__}:{actuator}", "--logging-policy", policy), NOWHERE)
+    assert complaint in str(caught.value)
+
+
+class Small(Mute):
+    """A source that knows two instances of each service, and one of the cart."""
+
+    def __init__(self, root: str) -> None:
+        del root
+
+    def describe(self) -> str:
+        return "small"
+
+    def sample(self) -> Sample:
+        nothing = (math.nan,) * 6
+        seen = [InstanceSample(s, f"{SERVICES[s]}-{n}", *nothing, 0, 0, True) for s in range(5) for n in (1, 2)]
+        return Sample(1, 2, tuple(one for one in seen if one.instance != "cart-service-2"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "--action-space instances: the instances are not known (GET http://127.0.0.1:9/api/services: "),
+        (
+            ("--metrics-source", f"{__name__}:Small"),
+            "--action-space instances: cart-service has 1 instances, 2 to 16 are needed",
+        ),
+        (("--actuator", f"{__name__}:Switch"), "instances are pinned by a header of each request, and --actuator"),
+    ],
+)
+def test_instances_that_cannot_be_decided_among_are_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        make_setup(options("--action-space", "instances", *arguments), NOWHERE)
+    assert complaint in str(caught.value)
+
+
+def test_an_action_space_that_a_form_made_up_is_refused() -> None:
+    asked = options()
+    asked.action_space = "pods"
+    with pytest.raises(SetupError, match="--action-space pods: must be one of strategies, instances"):
+        make_setup(asked, NOWHERE)

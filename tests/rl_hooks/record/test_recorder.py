@@ -93,8 +93,10 @@ def test_a_row_says_what_was_sent_and_what_came_of_it(desk: Desk) -> None:
     run = desk.read()
     (row,) = run.requests
     known = {name: row[name].item() for name in run.requests.dtype.names}
-    names = {kind: run.names[kind][known.pop(f"{kind}_ref")] for kind in ("endpoint", "instance", "profile", "phase")}
+    kinds = ("endpoint", "instance", "profile", "phase", "policy")
+    names = {kind: run.names.get(kind, ("",))[known.pop(f"{kind}_ref")] for kind in kinds}
     assert names == {
+        "policy": "",
         "endpoint": "GET /api/cart",
         "instance": "cart-service-2",
         "profile": "quick_browser",
@@ -122,6 +124,7 @@ def test_a_row_says_what_was_sent_and_what_came_of_it(desk: Desk) -> None:
         "queue_us": 312,
         "status": 200,
         "backend_status": 0,
+        "stated_decision": MISSING_U32,
         "action_applied": ACTION_INDEX["round_robin"],
         "ok": 1,
         "failure": Failure.NONE,

@@ -9,7 +9,7 @@ import numpy as np
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.dataset import assemble
 from rl_hooks.report.evidence import Evidence, from_dataset
-from rl_hooks.row import Intent, Outcome
+from rl_hooks.row import MISSING_U8, MISSING_U32, Intent, Outcome
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
 from tests import builders
@@ -87,6 +87,21 @@ def set_actions(decided: Any, action: Any, p: Any) -> None:
     for number in range(len(ACTIONS)):
         decided[f"prob_{number}"] = p[tick, service, number]
     decided["propensity"] = p[tick, service, decided["action"]]
+
+
+def observed(run: Run, *, states: bool = True, factor: float = 1.0) -> Run:
+    """The same run of a balancer that decided by itself, and stated propensities (`factor` times the true ones)."""
+    decided, requests = run.decisions.copy(), run.requests.copy()
+    p = np.full((int(decided["tick"].max()) + 1, len(SERVICES)), np.nan)
+    p[decided["tick"], decided["service"]] = decided["propensity"]
+    number = requests["decision_tick"] * len(SERVICES) + requests["service"]
+    requests["propensity"] = factor * p[requests["decision_tick"], requests["service"]] if states else np.nan
+    requests["policy_ref"], requests["stated_decision"] = states, number if states else MISSING_U32
+    requests["action_requested"] = decided["action"] = MISSING_U8
+    decided["actuated"] = decided["policy_ref"] = 0
+    for name in ("propensity", *(f"prob_{index}" for index in range(len(ACTIONS)))):
+        decided[name] = np.nan
+    return replace(run, decisions=decided, requests=requests)
 
 
 def evidence(run: Run) -> Evidence:

@@ -70,6 +70,53 @@ def test_sticky_logging_is_as_good_and_does_not_pass_its_own_memory_for_a_lastin
 # -- logging policy and propensities ----------------------------------------------------------------------------------
 
 
+WEIGHED = (
+    "propensity",
+    "impossible",
+    "propensity_beaten",
+    "ess_uniform",
+    "ess_constant",
+    "action_effect",
+    "carry_over",
+)
+
+
+def test_without_propensities_what_needs_them_is_not_computed_and_no_evaluation_is_promised(run: Run) -> None:
+    card = judge(made.evidence(made.observed(run, states=False)), LIMITS)
+    assert failed(card) == set()
+    checks = {check.name: check.finding for check in card.checks}
+    assert {name for name in WEIGHED if checks[name].verdict is NOT_APPLICABLE} == set(WEIGHED)
+    assert all(checks[name].found.startswith("cannot be computed: the balancer decided by itself") for name in WEIGHED)
+    assert checks["propensities_known"].verdict is WARN
+    assert checks["propensities_known"].found.endswith("What another policy would have earned cannot be estimated.")
+    assert (card.overall.fitness, card.overall.decided_by) == (Fitness.UNJUDGED, ("propensities_known",))
+    assert card.overall.exit_code == 0
+
+
+def test_propensities_that_the_balancer_states_are_held_against_what_it_did(run: Run) -> None:
+    log = made.evidence(made.observed(run))
+    card = judge(log, LIMITS)
+    assert failed(card) == set()
+    assert card.overall.fitness is Fitness.READY
+    left_out = {check.name for check in card.checks if check.finding.verdict is NOT_APPLICABLE}
+    assert left_out == {"generator", "clock", "recovery", "impossible", "propensity_beaten", "action_effect"}
+    ours = {check.name: check.finding.verdict for check in judge(made.evidence(run), LIMITS).checks}
+    same = {check.name for check in card.checks if check.finding.verdict is ours[check.name]}
+    assert same == set(ours) - {"impossible", "propensity_beaten", "action_effect"}
+    wrong = found(made.evidence(made.observed(run, factor=0.8)), "propensity")
+    assert wrong.verdict is FAIL
+    assert " was taken 1." in wrong.found
+    assert " times as often as stated (p " in wrong.found
+
+
+def test_propensities_of_some_steps_are_a_warning(good: Evidence) -> None:
+    some = np.where(np.arange(len(good.steps)) % 2, good.propensity, np.nan)
+    table = np.where(np.isfinite(some)[:, None], good.probabilities, np.nan)
+    card = judge(replace(with_steps(good, propensity=some), probabilities=table), LIMITS)
+    assert card.overall.fitness is Fitness.UNJUDGED
+    assert found(card.case.evidence, "propensities_known").found.endswith("estimators refuse the data.")
+
+
 def test_one_action_only_can_only_be_imitated() -> None:
     log = made.evidence(made.made_run(policy=lambda shape, rng: made.constant(shape, rng, (1, 0, 0, 0, 0, 0))))
     card = judge(log, LIMITS)
@@ -309,6 +356,14 @@ def test_another_action_than_the_one_drawn_is_counted(run: Run) -> None:
     finding = found(made.evidence(replace(run, requests=requests)), "action_differs")
     assert finding.verdict is FAIL
     assert finding.numbers["share"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_decisions_that_could_not_be_applied_are_counted_beside_it(run: Run) -> None:
+    decisions = run.decisions.copy()
+    decisions["actuated"][:7] = 0
+    finding = found(made.evidence(replace(run, decisions=decisions)), "action_differs")
+    assert finding.numbers["not_applied"] == 7
+    assert finding.found.endswith("7 decisions could not be applied.")
 
 
 # -- traffic against its plan -----------------------------------------------------------------------------------------

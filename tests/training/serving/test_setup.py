@@ -119,17 +119,25 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         "--duration -1: must be above 0, for example 3600",
         "--metrics-port 70000: must be from 0 (a free one) to 65535",
         "--host nowhere: not a URL of a web server; give one like http://localhost:8080/proxy",
+        "--actuator header: there are no requests of ours to carry one; name what tells the balancer",
         (
             "policy least_load: is not a known name. Did you mean 'least_loaded'? Known are: backpressure, "
             "circuit_breaker, epsilon, fastest_response, least_loaded, onnx, round_robin, sticky, turns, uniform, "
             "weighted_capacity; or write module:attribute"
         ),
         (
-            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: none, sandbox; or write "
-            "module:attribute"
+            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: admin, envoy, none, orca, prometheus, "
+            "sandbox, text; or write module:attribute"
         ),
-        "--actuator header: there are no requests of ours to carry one; name what tells the balancer",
         f"{tmp_path}: not a file; name the balancer's access log",
+    ]
+
+
+def test_what_needs_requests_of_ours_or_tells_the_balancer_nothing_cannot_serve() -> None:
+    reasons = refusal(f"{__name__}:Blind", *ALL[2:], "--source", "orca", "--actuator", "observe")
+    assert reasons[:2] == [
+        "--source orca: lives on the answers to requests of ours, and there are none; name another",
+        "--actuator observe: tells the balancer nothing, so no policy of ours can decide; name another",
     ]
 
 
