@@ -91,6 +91,7 @@ class Job:
             "seed": options.seed,
             "decision_interval": options.decision_interval,
             "logging_policy": options.logging_policy,
+            "action_space": options.action_space,
             "metrics_source": options.metrics_source,
             "actuator": options.actuator,
             "fault_injector": options.fault_injector,
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="fixes every choice of the shoppers and of the logging policy")
     add("--decision-interval", type=float, metavar="SECONDS", help="instead of the scenario's, before time scale")
     add("--logging-policy", default="uniform", help="as --logging-policy of locust")
+    add("--action-space", default="strategies", choices=("strategies", "instances"), help="as that of locust")
     add("--metrics-source", default="auto", help=f"auto, {SOURCES} or module:attribute")
     add("--actuator", default="auto", help="auto, sandbox, header, http:FILE, envoy:URL or module:attribute")
     add("--fault-injector", default="auto", help="auto, none, sandbox, http:FILE, command:FILE or module:attribute")
@@ -184,6 +186,8 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
             jobs.append(Job(Path(file.path), plan, Path(options.runs) / f"{plan.scenario.name}_{stamp}"))
 
     def check_policy() -> None:
+        if options.action_space != "strategies":
+            return  # the instances are known when the target is there; `_check_start` looks then
         make_policies(options.logging_policy)
         for job in jobs:
             make_run_policy(options.logging_policy, job.plan)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
+from rl_hooks.decision import SERVICES
+from rl_hooks.policies.builtin import LoggingPolicy, PolicyError, by_service
 from rl_hooks.policies.turns import Turns
 from rl_hooks.row import MISSING_U8
 
 NAN = math.nan
-_NONE_OF_OURS = (NAN,) * len(ACTIONS)
 
 
 class SourceError(Exception):
@@ -84,7 +84,9 @@ def limit_sampling(source: Source, interval_s: float) -> None:
 class Actuator(Protocol):
     """How decisions reach the balancer.
 
-    One with the attribute `observes = True` tells it nothing: the balancer decides, and nothing is drawn.
+    One with the attribute `observes = True` tells it nothing: the balancer decides, and nothing is drawn. Two more
+    attributes are optional: `missing_actions`, the names of `decision.ACTIONS` that the balancer does not have, and
+    `one_for_all`, true where it has one switch for all services.
     """
 
     def describe(self) -> str: ...
@@ -115,7 +117,7 @@ class Decision:
     tick: int
     service: int
     action: int  # MISSING_U8: nobody of ours decided, the balancer does
-    probabilities: tuple[float, ...]  # of the six actions, under the logging policy at that time
+    probabilities: tuple[float, ...]  # of the actions, under the logging policy at that time
     policy: str
     actuated: bool
 
@@ -151,7 +153,9 @@ class Controller:
     seed: int
     now_ns: Callable[[], int] = time.time_ns
     window: Window | None = None
+    space: ActionSpace = ALL_STRATEGIES
     _previous: dict[int, int] = field(default_factory=dict)
+    _mine: dict[int, tuple[LoggingPolicy, ...]] = field(default_factory=dict)  # of id(policy): one for each service
 
     def step(self, tick: int, take_effect: Callable[[int, Sequence[Decision]], None]) -> Step:
         """Sample, observe, decide, actuate; with an actuator that observes, sample and observe only.
@@ -171,8 +175,9 @@ class Controller:
             observed_ns = self.now_ns()
             observations = self.window.observe(observed_ns, sample)
         if getattr(self.actuator, "observes", False):
+            none_of_ours = (NAN,) * self.space.size
             decisions = tuple(
-                Decision(tick, service, MISSING_U8, _NONE_OF_OURS, "", actuated=False)
+                Decision(tick, service, MISSING_U8, none_of_ours, "", actuated=False)
                 for service in range(len(SERVICES))
             )
             t_ns = self.now_ns()
@@ -180,9 +185,13 @@ class Controller:
             return Step(tick, t_ns, sample, decisions, "; ".join(faults) or None, observed_ns, observations)
         policy = self.policy.at(tick) if isinstance(self.policy, Turns) else self.policy
         drawn = [(service, *self._draw(policy, tick, service, observations)) for service in range(len(SERVICES))]
+        if self.space.one_for_all:
+            drawn = [(service, *drawn[0][1:]) for service in range(len(SERVICES))]
         not_applied: frozenset[str] = frozenset()
         try:
-            self.actuator.apply({SERVICES[service]: ACTIONS[action] for service, action, _, _ in drawn})
+            self.actuator.apply(
+                {SERVICES[service]: self.space.name(service, action) for service, action, _, _ in drawn}
+            )
         except ActuatorError as error:
             not_applied = error.services
             faults.append(f"actuator {self.actuator.describe()}: {error}{_which(not_applied)}")
@@ -201,14 +210,24 @@ class Controller:
         self, policy: LoggingPolicy, tick: int, service: int, observations: Any
     ) -> tuple[int, tuple[float, ...], str]:
         """Action, probabilities, and the name of the policy that stated them: one may leave it to another."""
-        observation = None if observations is None else observations[service]
-        probabilities = tuple(policy.probabilities(self._previous.get(service), observation))
-        name = policy.describe()
-        proper = len(probabilities) == len(ACTIONS) and min(probabilities) >= 0
+        one_for_all, size = self.space.one_for_all, self.space.size
+        observation = None if observations is None or one_for_all else observations[service]
+        mine = self._policy_of(policy, service)
+        probabilities = tuple(mine.probabilities(self._previous.get(service), observation))
+        name = mine.describe()
+        proper = len(probabilities) == size and min(probabilities) >= 0
         if not (proper and math.isclose(sum(probabilities), 1, abs_tol=1e-9)):
-            raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {len(ACTIONS)} actions")
-        rng = random.Random(f"{self.seed}/decision/{SERVICES[service]}/{tick}")
-        return rng.choices(range(len(ACTIONS)), probabilities)[0], probabilities, name
+            raise PolicyError(f"logging policy {name}: {probabilities} is no distribution over {size} actions")
+        if any(p > 0 for p, there in zip(probabilities, self.space.available(service), strict=True) if not there):
+            raise PolicyError(f"logging policy {name}: {probabilities} has an action that {SERVICES[service]} lacks")
+        rng = random.Random(f"{self.seed}/decision/{'all services' if one_for_all else SERVICES[service]}/{tick}")
+        return rng.choices(range(size), probabilities)[0], probabilities, name
+
+    def _policy_of(self, policy: LoggingPolicy, service: int) -> LoggingPolicy:
+        """The policy among the actions of a service."""
+        if id(policy) not in self._mine:
+            self._mine[id(policy)] = by_service(policy, self.space)
+        return self._mine[id(policy)][service]
 
 
 def _which(not_applied: frozenset[str]) -> str:

@@ -21,6 +21,9 @@ ACTIONS = (
 SERVICES = ("user-service", "inventory-service", "cart-service", "order-service", "payment-service")
 """The services of the shop. The position is the service's number in every table and bundle."""
 
+MOST_ACTIONS = 16
+"""As many as a decision can be made among: instances of a service, for the strategies are fewer."""
+
 ACTION_INDEX: Mapping[str, int] = {name: index for index, name in enumerate(ACTIONS)}
 SERVICE_INDEX: Mapping[str, int] = {name: index for index, name in enumerate(SERVICES)}
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
 from rl_hooks.control import Decision, Sample
 from rl_hooks.observation import ObservationWindow, Spans
 from rl_hooks.report_rows import Report
@@ -45,12 +46,13 @@ class LiveWindow:
     `give_up_ns`: a process that has not reported for so long is gone, and nothing of it is in flight any more.
     """
 
-    def __init__(self, spans: Spans, give_up_ns: int) -> None:
+    def __init__(self, spans: Spans, give_up_ns: int, space: ActionSpace = ALL_STRATEGIES) -> None:
         self.seen: dict[str, Seen] = {}  # incarnation -> how far the last observation knew its rows
         self.on_rows: Callable[[Array], None] | None = None  # is told of all rows of REQUESTS as they come
         self._reported: dict[str, Seen] = {}  # incarnation -> how far they are known by now
         self._offset_ns: dict[str, int] = {}  # incarnation -> its newest offset; in use from the next observation on
-        self._window = ObservationWindow(spans)
+        self._space = space
+        self._window = ObservationWindow(spans, labels=space.labels)
         # What the window has not been given yet: once per observation, since reports of several processes overlap in
         # time and the window would be sorted anew for each.
         self._starts: list[tuple[Array, Array]] = []
@@ -89,7 +91,10 @@ class LiveWindow:
     def observe(self, t_ns: int, sample: Sample | None) -> npt.NDArray[np.float32]:
         """The observations at `t_ns`, (services, features)."""
         if sample is not None:
-            self._window.push_samples(sample_rows(sample))
+            names = [instance.instance for instance in sample.instances]
+            numbers = self._space.numbers(names, absent=-1)
+            mine = [numbers[instance.service][place] for place, instance in enumerate(sample.instances)]
+            self._window.push_samples(sample_rows(sample), np.array(mine, np.int64))
         self._hand_over()
         self.seen = dict(self._reported)  # more may be reported while the decision is on its way to the balancer
         for name, opened in self._open.items():
@@ -122,8 +127,8 @@ class LiveWindow:
 class LocalWindow(LiveWindow):
     """That of a process that sends and decides: it reads its own rows whenever it looks."""
 
-    def __init__(self, spans: Spans, give_up_ns: int, reporter: Any) -> None:
-        super().__init__(spans, give_up_ns)
+    def __init__(self, spans: Spans, give_up_ns: int, reporter: Any, space: ActionSpace = ALL_STRATEGIES) -> None:
+        super().__init__(spans, give_up_ns, space)
         self._reporter = reporter
 
     def observe(self, t_ns: int, sample: Sample | None) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ metrics sample with t_ns <= T and received_ns <= T; decisions made before T. A v
 zero; a count or a rate of nothing is the fact 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_hooks import histogram
+from rl_hooks.action_space import are_instances
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.timed_facts import TimedFacts, WaitingFacts
 
@@ -27,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 PATTERNS = ("idle", "steady", "rising", "falling", "burst")
 QUANTILE_LEVELS = np.array([0.5, 0.95, 0.99])
+OF_EACH = ("cpu", "health", "queue_depth", "in_flight")  # gauges that are features of each instance
 GAUGES = ("cpu", "memory", "health", "queue_depth", "in_flight")  # of a metrics sample, per instance
 UNKNOWN_ACTION = -1
 
@@ -55,9 +57,12 @@ def _of_requests(prefix: str, window: str) -> tuple[Feature, ...]:
 
 _NO_SAMPLE = "no metrics sample within the window, or none with this value"
 _NOT_ALL = "no metrics sample within the window, or one instance without this value"
+_NOT_OF_IT = "no metrics sample of the instance within the window, or none with this value"
 _NO_DECISION = "no decision before, or it could not be applied"
 
-FEATURES: tuple[Feature, ...] = (
+PREVIOUS = "previous_action_"
+
+_BEFORE: tuple[Feature, ...] = (
     *_of_requests("", "window"),
     *(
         Feature(f"response_time_{level}_ms", "ms", 0, None, "window", "client", "no request ended in window")
@@ -75,7 +80,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("health_min", "score", 0, 1, "now", "balancer", _NO_SAMPLE),
     Feature("health_mean", "score", 0, 1, "now", "balancer", _NO_SAMPLE),
     Feature("in_flight_spread", "requests", 0, None, "now", "balancer", _NO_SAMPLE),
-    *(Feature(f"previous_action_{name}", "one-hot", 0, 1, "now", "balancer", _NO_DECISION) for name in ACTIONS),
+)
+_AFTER: tuple[Feature, ...] = (
     Feature("previous_action_held", "intervals", 1, None, "now", "balancer", _NO_DECISION),
     *(Feature(f"pattern_{name}", "one-hot", 0, 1, "window", "client", "never") for name in PATTERNS),
     Feature("others_request_rate_rps", "requests/s", 0, None, "window", "client", "never"),
@@ -84,7 +90,27 @@ FEATURES: tuple[Feature, ...] = (
     Feature("others_queue_sum", "requests", 0, None, "now", "balancer", "queue_sum of another service is missing"),
     *(Feature(f"service_{name}", "one-hot", 0, 1, "now", "balancer", "never") for name in SERVICES),
 )
-"""The one table of features; its order is the order of the observation's columns."""
+
+
+def features_of(labels: Sequence[str]) -> tuple[Feature, ...]:
+    """The features where decisions are made among `labels` (`ActionSpace.labels`), in the order of the columns."""
+    previous = (Feature(f"{PREVIOUS}{name}", "one-hot", 0, 1, "now", "balancer", _NO_DECISION) for name in labels)
+    instances = labels if are_instances(labels) else ()
+    return (*_BEFORE, *previous, *_AFTER, *(one for name in instances for one in _of_instance(name)))
+
+
+def _of_instance(label: str) -> tuple[Feature, ...]:
+    """What whoever chooses among instances has to know of each; missing where the service has fewer."""
+    return (
+        Feature(f"{label}_cpu", "share", 0, 1, "now", "balancer", _NOT_OF_IT),
+        Feature(f"{label}_health", "score", 0, 1, "now", "balancer", _NOT_OF_IT),
+        Feature(f"{label}_queue_depth", "requests", 0, None, "now", "balancer", _NOT_OF_IT),
+        Feature(f"{label}_in_flight", "requests", 0, None, "now", "balancer", _NOT_OF_IT),
+    )
+
+
+FEATURES: tuple[Feature, ...] = features_of(ACTIONS)
+"""Those where decisions are made among the strategies."""
 
 _OF_METRICS = (_NO_SAMPLE, _NOT_ALL)
 OF_METRICS = (*(one.name for one in FEATURES if one.missing_when in _OF_METRICS), "others_queue_sum")
@@ -180,16 +206,20 @@ class Known:
     held: Floats  # (..., services) decisions in a row with that action
 
 
-def features(known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS) -> npt.NDArray[np.float32]:
-    """The features (..., services, features), in the order of FEATURES: their one definition."""
-    columns = _columns(known, spans, thresholds)
-    values = np.empty((*known.in_flight.shape, len(FEATURES)), np.float32)
-    for index, feature in enumerate(FEATURES):
+def features(
+    known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS, labels: Sequence[str] = ACTIONS
+) -> npt.NDArray[np.float32]:
+    """The features (..., services, features), in the order of `features_of(labels)`: their one definition."""
+    columns, wanted = _columns(known, spans, thresholds, labels), features_of(labels)
+    values = np.empty((*known.in_flight.shape, len(wanted)), np.float32)
+    for index, feature in enumerate(wanted):
         values[..., index] = columns[feature.name]
     return values
 
 
-def _columns(known: Known, spans: Spans, thresholds: PatternThresholds) -> dict[str, Floats | float]:
+def _columns(
+    known: Known, spans: Spans, thresholds: PatternThresholds, labels: Sequence[str]
+) -> dict[str, Floats | float]:
     columns: dict[str, Floats | float] = {}
     for window, prefix in enumerate(("", "last5_", "last1_")):
         count = known.count[..., window, :]
@@ -200,7 +230,7 @@ def _columns(known: Known, spans: Spans, thresholds: PatternThresholds) -> dict[
         columns[f"response_time_{level}_ms"] = known.quantiles_us[..., index] / 1000
     columns["in_flight"] = known.in_flight
     columns.update(known.gauges)
-    columns.update(_previous_action(known))
+    columns.update(_previous_action(known, labels))
     pattern = _pattern(known, spans, thresholds)
     columns.update({f"pattern_{name}": pattern == index for index, name in enumerate(PATTERNS)})
     count, failed = known.count[..., 0, :], known.failed[..., 0, :]
@@ -213,10 +243,10 @@ def _columns(known: Known, spans: Spans, thresholds: PatternThresholds) -> dict[
     return columns
 
 
-def _previous_action(known: Known) -> dict[str, Floats | float]:
+def _previous_action(known: Known, labels: Sequence[str]) -> dict[str, Floats | float]:
     made = known.previous != UNKNOWN_ACTION
     columns: dict[str, Floats | float] = {
-        f"previous_action_{name}": np.where(made, known.previous == index, np.nan) for index, name in enumerate(ACTIONS)
+        f"{PREVIOUS}{name}": np.where(made, known.previous == index, np.nan) for index, name in enumerate(labels)
     }
     columns["previous_action_held"] = np.where(made, known.held, np.nan)
     return columns
@@ -246,9 +276,16 @@ class ObservationWindow:
     """
 
     def __init__(
-        self, spans: Spans, *, exact_quantiles: bool = False, thresholds: PatternThresholds = THRESHOLDS
+        self,
+        spans: Spans,
+        *,
+        exact_quantiles: bool = False,
+        thresholds: PatternThresholds = THRESHOLDS,
+        labels: Sequence[str] = ACTIONS,
     ) -> None:
+        """`labels`: what decisions are made among (`ActionSpace.labels`)."""
         self._spans = spans
+        self._labels = labels
         self._exact = exact_quantiles
         self._thresholds = thresholds
         self._now = np.iinfo(np.int64).min // 2
@@ -265,7 +302,7 @@ class ObservationWindow:
         self._decisions = WaitingFacts(service=np.int64, action=np.int64)
         self._previous = np.full(len(SERVICES), UNKNOWN_ACTION)
         self._held = np.zeros(len(SERVICES))
-        self._gauges = _Gauges()
+        self._gauges = _Gauges(labels if are_instances(labels) else ())
 
     def push_starts(self, service: Array, start_ns: Array) -> None:
         """Requests that were sent."""
@@ -290,9 +327,9 @@ class ObservationWindow:
         """Requests whose end nobody will ever know: not in flight any more from `given_up_ns` on."""
         self._push_flow(service, given_up_ns, -1.0)
 
-    def push_samples(self, rows: Array) -> None:
-        """Rows of the samples table."""
-        self._gauges.push(rows)
+    def push_samples(self, rows: Array, number: Array | None = None) -> None:
+        """Rows of the samples table; `number` (n,) is that of the instance among its service's actions, -1: none."""
+        self._gauges.push(rows, np.full(len(rows), -1) if number is None else number)
 
     def push_decisions(self, service: Array, t_ns: Array, action: Array, actuated: Array) -> None:
         """Decisions of the controller, in force from `t_ns` on."""
@@ -322,7 +359,9 @@ class ObservationWindow:
             previous=self._previous,
             held=self._held,
         )
-        return Observation(t_ns, features(known, self._spans, self._thresholds), self._gauges.sample_ns.copy())
+        return Observation(
+            t_ns, features(known, self._spans, self._thresholds, self._labels), self._gauges.sample_ns.copy()
+        )
 
     def _push_flow(self, service: Array, t_ns: Array, change: float) -> None:
         self._flow.push(t_ns, service=service, change=np.full(len(service), change))
@@ -383,16 +422,20 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 class _Gauges:
     """The last metrics sample of each service: all rows of the service with the newest time that had been received."""
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Sequence[str]) -> None:
+        """`labels`: of the instances that have features of their own."""
         self.sample_ns = np.zeros(len(SERVICES), np.int64)
-        self._waiting = WaitingFacts(service=np.int64, sample_ns=np.int64, **dict.fromkeys(GAUGES, np.float64))
-        self._held: list[Floats] = [np.empty((len(GAUGES), 0))] * len(SERVICES)  # each (gauges, instances)
+        self._labels = labels
+        whole = dict.fromkeys(("service", "sample_ns", "number"), np.int64)
+        self._waiting = WaitingFacts(**whole, **dict.fromkeys(GAUGES, np.float64))
+        # Each (gauges, instances); the last row of each says which instance it is.
+        self._held: list[Floats] = [_NOTHING_HELD] * len(SERVICES)
         self._columns: dict[str, Floats] | None = None
 
-    def push(self, rows: Array) -> None:
+    def push(self, rows: Array, number: Array) -> None:
         ready_ns = np.maximum(rows["t_ns"], rows["received_ns"])
-        columns = {"service": rows["service"], "sample_ns": rows["t_ns"], **{name: rows[name] for name in GAUGES}}
-        self._waiting.push(ready_ns, **columns)
+        columns = {"service": rows["service"], "sample_ns": rows["t_ns"], "number": number}
+        self._waiting.push(ready_ns, **columns, **{name: rows[name] for name in GAUGES})
 
     def advance(self, t_ns: int, oldest_ns: int) -> None:
         """Take the samples known at `t_ns`; one older than `oldest_ns` says nothing about now and is dropped."""
@@ -403,13 +446,13 @@ class _Gauges:
             if newest < self.sample_ns[service]:
                 continue
             chosen = mine & (new["sample_ns"] == newest)
-            values = np.array([new[name][chosen] for name in GAUGES])
+            values = np.array([new[name][chosen] for name in (*GAUGES, "number")], np.float64)
             same = newest == self.sample_ns[service]
             self._held[service] = np.hstack((self._held[service], values)) if same else values
             self.sample_ns[service] = newest
             self._columns = None
         for service in np.flatnonzero((self.sample_ns != 0) & (self.sample_ns < oldest_ns)).tolist():
-            self._held[service] = np.empty((len(GAUGES), 0))
+            self._held[service] = _NOTHING_HELD
             self.sample_ns[service] = 0
             self._columns = None
 
@@ -420,10 +463,30 @@ class _Gauges:
 
     def _summarize(self) -> dict[str, Floats]:
         instances = np.array([held.shape[1] for held in self._held])
-        values = np.full((len(GAUGES), len(SERVICES), max(int(instances.max()), 1)), np.nan)
+        values = np.full((len(GAUGES) + 1, len(SERVICES), max(int(instances.max()), 1)), np.nan)
         for service, held in enumerate(self._held):
             values[:, service, : held.shape[1]] = held
-        return summarize(values, instances)
+        found = summarize(values[:-1], instances)
+        return {**found, **each_instance(values[:-1], values[-1], self._labels)}
+
+
+_NOTHING_HELD: Floats = np.empty((len(GAUGES) + 1, 0))
+
+
+def each_instance(values: Floats, number: Floats, labels: Sequence[str]) -> dict[str, Floats]:
+    """The features of each instance in n samples from their gauges (GAUGES, n, width) and its numbers (n, width).
+
+    >>> gauges = np.array([0.25, np.nan, 1.0, 3.0, 2.0]).reshape(5, 1, 1)
+    >>> found = each_instance(gauges, np.array([[1.0]]), ("instance_1", "instance_2"))
+    >>> found["instance_1_cpu"], found["instance_2_cpu"], found["instance_2_in_flight"]
+    (array([nan]), array([0.25]), array([2.]))
+    """
+    found = {}
+    for place, label in enumerate(labels):
+        mine = np.where(number == place, values, np.nan)
+        for name in OF_EACH:
+            found[f"{label}_{name}"] = np.fmax.reduce(mine[GAUGES.index(name)], axis=-1)
+    return found
 
 
 def summarize(values: Floats, instances: npt.NDArray[Any]) -> dict[str, Floats]:

@@ -10,15 +10,25 @@ numbers mean is defined in `observation.features` alone, and the tests hold both
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rl_hooks import histogram
-from rl_hooks.decision import SERVICES
-from rl_hooks.observation import GAUGES, QUANTILE_LEVELS, UNKNOWN_ACTION, Known, Spans, features, summarize
+from rl_hooks.action_space import are_instances
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.observation import (
+    GAUGES,
+    QUANTILE_LEVELS,
+    UNKNOWN_ACTION,
+    Known,
+    Spans,
+    each_instance,
+    features,
+    summarize,
+)
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -225,19 +235,29 @@ class _SlidingQuantiles:
 
 
 def observations(
-    completions: CompletionTable, in_flight: Array, samples: Array, decisions: Array, moments_ns: Ints, spans: Spans
+    completions: CompletionTable,
+    in_flight: Array,
+    samples: Array,
+    decisions: Array,
+    moments_ns: Ints,
+    spans: Spans,
+    labels: Sequence[str] = ACTIONS,
+    number: Ints | None = None,
 ) -> tuple[npt.NDArray[np.float32], Ints]:
     """The features (n, services, features) and the time of the sample used (n, services), 0: none.
 
     `in_flight` (n, services) are the requests in flight at each moment; `samples` and `decisions` are rows of those
-    tables, decisions of a service in order of time.
+    tables, decisions of a service in order of time. `number` is that of each sample's instance among its service's
+    actions, -1: none; it is needed where decisions are made among instances.
     """
     count, failed, sum_us = completions.windows()
-    gauges, sample_ns = _gauges(samples, moments_ns, spans.window_ns)
+    instances = labels if are_instances(labels) else ()
+    places = np.full(len(samples), -1) if number is None else number
+    gauges, sample_ns = _gauges(samples, places, moments_ns, spans.window_ns, instances)
     previous, held = _previous_actions(decisions, moments_ns)
     quantiles_us = completions.quantiles_us()
     known = Known(count, failed, sum_us, quantiles_us, in_flight.astype(np.float64), gauges, previous, held)
-    return features(known, spans), sample_ns
+    return features(known, spans, labels=labels), sample_ns
 
 
 def _previous_actions(decisions: Array, moments_ns: Ints) -> tuple[Ints, Floats]:
@@ -259,7 +279,9 @@ def _previous_actions(decisions: Array, moments_ns: Ints) -> tuple[Ints, Floats]
     return previous, held
 
 
-def _gauges(samples: Array, moments_ns: Ints, window_ns: int) -> tuple[dict[str, Floats], Ints]:
+def _gauges(
+    samples: Array, number: Ints, moments_ns: Ints, window_ns: int, labels: Sequence[str]
+) -> tuple[dict[str, Floats], Ints]:
     """The features of the newest sample received before each moment, each (n, services), and the sample's time."""
     sample_ns = np.zeros((len(moments_ns), len(SERVICES)), np.int64)
     first, rows = np.zeros(sample_ns.shape, np.int64), np.zeros(sample_ns.shape, np.int64)
@@ -274,7 +296,7 @@ def _gauges(samples: Array, moments_ns: Ints, window_ns: int) -> tuple[dict[str,
             first[known, service], rows[known, service] = begin + place[known], count[known]
     width = max(int(rows.max(initial=0)), 1)
     used, which = np.unique(first * (width + 1) + rows, return_inverse=True)
-    parts = list(_summaries(samples, order, *np.divmod(used, width + 1), width))
+    parts = list(_summaries(samples[order], number[order], *np.divmod(used, width + 1), width, labels))
     found = {name: np.concatenate([part[name] for part in parts])[which.reshape(rows.shape)] for name in parts[0]}
     return found, sample_ns
 
@@ -292,11 +314,14 @@ def _newest(t_ns: Ints, ready_ns: Ints, moments_ns: Ints) -> tuple[Ints, Ints, I
     return newest, first, np.where(ready > 0, count, 0)
 
 
-def _summaries(samples: Array, order: Ints, first: Ints, rows: Ints, width: int) -> Iterator[dict[str, Floats]]:
-    """`summarize` for stretches of the samples in `order`: from `first` on `rows`, at most `width`."""
-    gauges = np.array([samples[name][order] for name in GAUGES], np.float64)
+def _summaries(
+    samples: Array, number: Ints, first: Ints, rows: Ints, width: int, labels: Sequence[str]
+) -> Iterator[dict[str, Floats]]:
+    """`summarize` for stretches of the samples: from `first` on `rows`, at most `width`."""
+    gauges = np.array([*(samples[name] for name in GAUGES), number], np.float64)
     gauges = np.pad(gauges, ((0, 0), (0, width)), constant_values=np.nan)
     for begin in range(0, len(rows), _SAMPLES):
         count = rows[begin : begin + _SAMPLES]
         values = gauges[:, first[begin : begin + _SAMPLES, None] + np.arange(width)]
-        yield summarize(np.where(np.arange(width) < count[:, None], values, np.nan), count)
+        values = np.where(np.arange(width) < count[:, None], values, np.nan)
+        yield {**summarize(values[:-1], count), **each_instance(values[:-1], values[-1], labels)}

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rl_hooks.decision import MOST_ACTIONS
+
 MISSING_U64 = 0xFFFFFFFFFFFFFFFF
 MISSING_U32 = 0xFFFFFFFF
 MISSING_U8 = 0xFF
@@ -97,7 +99,7 @@ _TRY = (
     ("propensity", "f", "probability of the requested action, or the one an observed balancer states; NaN: unknown"),
     ("trace_hi", "Q", "X-Trace-Id, upper 64 bits"),
     ("trace_lo", "Q", "X-Trace-Id, lower 64 bits"),
-    ("action_requested", "B", "index in decision.ACTIONS; MISSING_U8: none was asked for"),
+    ("action_requested", "B", "number among the service's own actions, see DECISIONS; MISSING_U8: none was asked for"),
     ("attempt", "B", "1 for the first try; more for a retry"),
 )
 _ENDPOINT = (
@@ -128,7 +130,7 @@ _ENDED = (
     ("instance_ref", "H", "dictionary 'instance'; 0: none was contacted or none was named"),
     ("status", "H", "HTTP status as seen by the client; 0: no answer"),
     ("backend_status", "H", "status of the service behind the balancer where it can be known; 0: unknown"),
-    ("action_applied", "B", "index in decision.ACTIONS; MISSING_U8: the balancer did not say"),
+    ("action_applied", "B", "strategy, index in decision.ACTIONS; MISSING_U8: the balancer did not say"),
     ("ok", "B", "1: the shopper got what it asked for"),
     ("failure", "B", "Failure"),
     ("seq", "Q", "number of the row within the incarnation, from 1 on"),
@@ -189,23 +191,23 @@ DECISIONS = Table(
         ("sample_ns", "q", "wall-clock time of the metrics sample read for this tick; 0: there was none"),
         ("tick", "I", "number of the decision interval, from 0 on; the services of one tick share it"),
         ("rows_seen", "Q", "last request row of this incarnation when the decision was made"),
-        ("prob_0", "f", "probability of action 0 under the logging policy at that time; NaN: the balancer decided"),
-        ("prob_1", "f", "probability of action 1"),
-        ("prob_2", "f", "probability of action 2"),
-        ("prob_3", "f", "probability of action 3"),
-        ("prob_4", "f", "probability of action 4"),
-        ("prob_5", "f", "probability of action 5"),
+        *(
+            (f"prob_{number}", "f", "probability of an action under the logging policy then; NaN: the balancer decided")
+            for number in range(MOST_ACTIONS)
+        ),
         ("propensity", "f", "probability of the action taken, in (0, 1]; NaN: the balancer decided"),
         ("policy_ref", "H", "dictionary 'policy': the logging policy with its parameters"),
         ("phase_ref", "H", "dictionary 'phase'"),
         ("service", "B", "index in decision.SERVICES"),
-        ("action", "B", "index in decision.ACTIONS; MISSING_U8: nobody of ours decided, the balancer did"),
+        ("action", "B", "its number among the service's own, see `action_space`; MISSING_U8: the balancer decided"),
         ("actuated", "B", "1: the actuator applied it; 0: it could not be applied, or there was nothing to apply"),
         ("seq", "Q", "number of the row within the incarnation, from 1 on"),
     ),
 )
 
-OBSERVATION_VALUES = 43  # as many as rl_hooks.observation.FEATURES; a recording process need not load numpy for it
+# As many as `rl_hooks.observation.features_of` has where there are the most actions: four of each instance, which one
+# came before, and 37 more. A recording process need not load numpy for it.
+OBSERVATION_VALUES = 37 + 5 * MOST_ACTIONS
 
 OBSERVATIONS = Table(
     "observations",
@@ -214,7 +216,7 @@ OBSERVATIONS = Table(
         ("tick", "I", "number of the decision interval"),
         ("service", "B", "index in decision.SERVICES"),
         *(
-            (f"value_{index}", "f", "value of a feature, in the order of FEATURES")
+            (f"value_{index}", "f", "value of a feature, in the order of `features_of`; NaN: missing, or there is none")
             for index in range(OBSERVATION_VALUES)
         ),
         ("seq", "Q", "number of the row within the incarnation, from 1 on"),

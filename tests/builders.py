@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS, SERVICES
-from rl_hooks.row import IN_FLIGHT, MISSING_U32, TABLES, Failure, Intent, Method, Outcome, Table, UserAction
+from rl_hooks.action_space import STRATEGIES, ActionSpace
+from rl_hooks.decision import ACTIONS, MOST_ACTIONS, SERVICES
+from rl_hooks.row import IN_FLIGHT, MISSING_U8, MISSING_U32, TABLES, Failure, Intent, Method, Outcome, Table, UserAction
 from rl_hooks.run_folder import RunWriter, create_run_folder, update_manifest
 from rl_hooks.run_reader import Run
 from scenario.load import find_file, load_file
@@ -271,6 +272,31 @@ def requests(
             "failure": np.where(ok, Failure.NONE, Failure.STATUS),
         },
     )
+
+
+def run_in(space: ActionSpace, source: Run | None = None, seed: int = 11) -> Run:
+    """The same facts, decided among the actions of another space, each with the same probability, and applied."""
+    source = random_run() if source is None else source
+    rng, decided, sent = np.random.default_rng(seed), source.decisions.copy(), source.requests.copy()
+    mask = np.array(space.mask())
+    shares = mask / mask.sum(axis=1, keepdims=True)
+    for number in range(MOST_ACTIONS):
+        decided[f"prob_{number}"] = shares[decided["service"], number] if number < space.size else 0
+    decided["action"] = (rng.random((len(decided), 1)) > shares.cumsum(axis=1)[decided["service"]]).sum(axis=1)
+    decided["propensity"] = shares[decided["service"], decided["action"]]
+    table = np.zeros((int(decided["tick"].max()) + 2, len(SERVICES)), np.int64)
+    table[decided["tick"], decided["service"]] = decided["action"]
+    action = table[np.minimum(sent["decision_tick"], len(table) - 1), sent["service"]]
+    sent["action_requested"] = action
+    if space.kind == STRATEGIES:
+        sent["action_applied"] = action
+    else:
+        sent["action_applied"] = MISSING_U8
+        names = source.names["instance"]
+        refs = np.array([[names.index(mine[min(k, len(mine) - 1)]) for k in range(space.size)] for mine in space.names])
+        sent["instance_ref"] = refs[sent["service"], action]
+    facts = {**source.manifest, "action_space": space.to_json()}
+    return replace(source, decisions=decided, requests=sent, manifest=facts)
 
 
 def sessions(rng: np.random.Generator, count: int, planned: Plan) -> Any:

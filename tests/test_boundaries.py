@@ -18,7 +18,7 @@ TABLES = {"numpy", "pandas", "pyarrow"}
 LOCUST = {"locust", "gevent", "geventhttpclient"}
 SERVER = {"uvicorn", "httptools", "uvloop", "asyncio", "requests"}
 LIGHT = {"scenario.errors", "scenario.faults", "scenario.model", "scenario.refs"}  # of the scenario, without pydantic
-FACTS = {"rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
+FACTS = {"rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.row", "rl_hooks.version"}
 FEATURES = {"rl_hooks.observation", "rl_hooks.observation_table", "rl_hooks.histogram", "rl_hooks.timed_facts"}
 FOLDER = {"rl_hooks.run_folder", "rl_hooks.run_reader", "rl_hooks.request_log", "rl_hooks.segments"}
 FOLDER |= {"rl_hooks.clock", "rl_hooks.run_clocks"}
@@ -81,10 +81,12 @@ RULES: dict[str, set[str]] = {
     "shapes.mix": set(),
     "rl_hooks": FACTS | FOLDER | FEATURES | NUMERIC,
     "rl_hooks.segments": FACTS | FOLDER | NUMERIC | {"isal"},
+    "rl_hooks.action_space": {"rl_hooks.decision"},
     "rl_hooks.clock": set(),
     "rl_hooks.control": FACTS | LOOP | NUMERIC,
     "rl_hooks.policy_schema": {"rl_hooks.policy_schema"},
     "rl_hooks.policies": FACTS | LOOP | NUMERIC,
+    "rl_hooks.policies.builtin": {"rl_hooks.action_space", "rl_hooks.decision"},
     "rl_hooks.policies.turns": {"rl_hooks.policies.builtin"},
     "rl_hooks.policies.observed": {"rl_hooks.policies.builtin"},
     "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},

@@ -43,7 +43,7 @@ def awac(data: Transitions, settings: Settings, seed: int) -> Learned:
     """
     actor, batches = _begin(data, settings, seed)
     columns = data.observations.shape[1]
-    critic, target = make_network(columns, settings.hidden), make_network(columns, settings.hidden)
+    critic, target = (make_network(columns, settings.hidden, data.n_actions) for _ in range(2))
     target.load_state_dict(critic.state_dict())
     of_actor = torch.optim.Adam(actor.parameters(), settings.learning_rate)
     of_critic = torch.optim.Adam(critic.parameters(), settings.learning_rate)
@@ -85,7 +85,7 @@ class _Batches:
 
 def _begin(data: Transitions, settings: Settings, seed: int) -> tuple[nn.Sequential, _Batches]:
     torch.manual_seed(seed)
-    return make_network(data.observations.shape[1], settings.hidden), _Batches(data)
+    return make_network(data.observations.shape[1], settings.hidden, data.n_actions), _Batches(data)
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

@@ -10,7 +10,6 @@ from d3rlpy.logging import NoopAdapterFactory
 from d3rlpy.models import VectorEncoderFactory
 from torch import nn
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.export.formats.d3rlpy_buffer import padded, replay_buffer
 from training.network import Average
 from training.settings import Settings
@@ -26,7 +25,7 @@ def learn(data: Transitions, settings: Settings, seed: int) -> Iterator[tuple[in
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING)
     )  # it logs every step taken
     d3rlpy.seed(seed)
-    buffer = replay_buffer([padded(*sequence, terminated=False) for sequence in data.sequences()], len(ACTIONS))
+    buffer = replay_buffer([padded(*sequence, terminated=False) for sequence in data.sequences()], data.n_actions)
     learner = DiscreteCQLConfig(
         learning_rate=settings.learning_rate,
         batch_size=settings.batch,

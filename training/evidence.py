@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICE_INDEX
 from rl_hooks.export.formats.source import Bundle, read_bundle
 from rl_hooks.export.split import TRAIN, VALIDATION
 from rl_hooks.policy_schema import PolicyFeature
@@ -29,6 +30,8 @@ class Evidence:
     log: Log
     raw: Array  # (n, features) in physical units, NaN: not known
     next_raw: Array  # (n, features) at the next decision
+    space: ActionSpace
+    service: Array  # (n,)
     observations: Array  # (n, columns) encoded, with the statistics of the first bundle
     next_observations: Array  # (n, columns)
     features: tuple[PolicyFeature, ...]  # what the columns of `raw` mean
@@ -54,6 +57,8 @@ def read(paths: Sequence[Path], part: str) -> Evidence:
         log=log_of(frame),
         raw=raw,
         next_raw=next_raw,
+        space=ActionSpace.of(bundles[0].facts),
+        service=frame["service"].map(SERVICE_INDEX).to_numpy(np.int64),
         observations=encoding.encode(raw),
         next_observations=encoding.encode(next_raw),
         features=features_of(bundles[0]),
@@ -106,9 +111,10 @@ def _refuse(problems: Sequence[str]) -> None:
 def _unlike(bundles: Sequence[Bundle]) -> list[str]:
     """Why bundles are not one body of evidence."""
     first, problems, seen = bundles[0], [], dict[str, Path]()
+    space = ActionSpace.of(first.facts)
     for bundle in bundles:
-        if bundle.encoding.features != first.encoding.features or bundle.actions != ACTIONS:
-            problems.append(f"{bundle.path}: other features or actions than {first.path}; export both again")
+        if bundle.encoding.features != first.encoding.features or ActionSpace.of(bundle.facts) != space:
+            problems.append(f"{bundle.path}: other features or actions than {first.path}; judge them one by one")
         if _seconds(bundle) != _seconds(first):
             problems.append(
                 f"{bundle.path}: other windows or decision intervals than {first.path}; judge them one by one"

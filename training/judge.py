@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.export.bundle import write_json
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.split import VALIDATION
@@ -24,7 +23,7 @@ from training import estimators
 from training.errors import TrainingError
 from training.estimators import Estimate, Limits, Log
 from training.evidence import PARTS, Evidence, read
-from training.targets import NAMES, UNIFORM, check_fit, target_probabilities
+from training.targets import NAMES, UNIFORM, check_fit, names_in, target_probabilities
 
 EXIT_OK, EXIT_REFUSED = 0, 2
 BACK = (2, 3)  # actions that partial histories look back
@@ -78,14 +77,16 @@ def judge(policy: str, paths: Sequence[Path], part: str, with_model: bool = True
     if with_model and importlib.util.find_spec("torch") is None:
         raise TrainingError("fitted Q evaluation needs torch: install the extra `train`, or leave it out with --no-fqe")
     evidence = read(paths, part)
-    check_fit(policy, evidence.window_s, evidence.decision_interval_s, evidence.features)
-    answers = _answers(list(dict.fromkeys((policy, *NAMES))), evidence, with_model)
+    check_fit(policy, evidence.window_s, evidence.decision_interval_s, evidence.space, evidence.features)
+    names = names_in(evidence.space)
+    answers = _answers(list(dict.fromkeys((policy, *names))), evidence, with_model)
 
     def told(answer: Answer) -> Estimate:
         return answer.estimate(evidence.log, Limits(), evidence.carry_over)
 
     mine = answers[policy]
-    best = [_best({name: answers[name][number] for name in ACTIONS if name != policy}) for number in range(len(mine))]
+    fixed = [name for name in names if name not in (policy, UNIFORM)]
+    best = [_best({name: answers[name][number] for name in fixed}) for number in range(len(mine))]
     return Judgement(
         policy,
         part,
@@ -108,7 +109,7 @@ def _answers(policies: Sequence[str], evidence: Evidence, with_model: bool) -> d
     predicted = estimators.reward_model(evidence.observations, log)
     answers: dict[str, list[Answer]] = {}
     for policy in policies:
-        target = target_probabilities(policy, evidence.raw, evidence.features)
+        target = target_probabilities(policy, evidence.raw, evidence.space, evidence.service, evidence.features)
         answers[policy] = [
             estimators.ips(log, target),
             estimators.snips(log, target),
@@ -118,7 +119,8 @@ def _answers(policies: Sequence[str], evidence: Evidence, with_model: bool) -> d
         if with_model:
             from training import fqe  # torch takes seconds to load, and may not be there
 
-            after = target_probabilities(policy, evidence.next_raw, evidence.features)
+            known = evidence.space, evidence.service, evidence.features
+            after = target_probabilities(policy, evidence.next_raw, *known)
             here, there = evidence.observations, evidence.next_observations
             answers[policy].append(fqe.fitted_q(here, there, log, target, after, fqe.Settings()))
     return answers
@@ -180,7 +182,7 @@ def _fixed_table(found: Judgement) -> list[str]:
     width = {one.name: max(len(one.name), 8) for one in found.estimates[UNIFORM]}
     rows = [
         f"{policy:<18}" + "".join(f"  {_marked(one):>{width[one.name]}}" for one in found.estimates[policy])
-        for policy in NAMES
+        for policy in names_in(found.evidence.space)
     ]
     head = f"{'fixed strategy':<18}" + "".join(f"  {name:>{wide}}" for name, wide in width.items())
     return [head, *rows, "? not to be trusted, judge.json says why"]

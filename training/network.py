@@ -14,7 +14,6 @@ import onnx
 import torch
 from torch import nn
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.policies.onnx import ACTION, INPUT, VALUES
 from rl_hooks.policy_schema import METADATA_KEY, PolicySchema
 from training.inputs import Inputs
@@ -22,9 +21,11 @@ from training.inputs import Inputs
 Floats = npt.NDArray[np.float32]
 
 OPSET = 17
+NOT_THERE = -1e9
+"""Value of an action that did not exist where the policy was trained: below all others, and a number."""
 
 
-def make_network(columns: int, hidden: Sequence[int], outputs: int = len(ACTIONS)) -> nn.Sequential:
+def make_network(columns: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
     """Of the present seed of torch."""
     layers: list[nn.Module] = []
     for width in hidden:
@@ -50,7 +51,7 @@ class Average:
 
     def network(self, columns: int, hidden: Sequence[int]) -> nn.Sequential:
         """A network with the mean weights."""
-        made = make_network(columns, hidden)
+        made = make_network(columns, hidden, len(self._mean[-1]))
         for parameter, mean in zip(made.parameters(), self._mean, strict=True):
             parameter.data.copy_(mean)
         return made.eval()
@@ -60,10 +61,24 @@ class Model(nn.Module):
     """Raw observations in, action values and the best action out.
 
     values = scale * mean over the members + shift
+
+    The members know the actions `there` (numbers below `actions`); the values of all others are NOT_THERE.
     """
 
-    def __init__(self, members: Sequence[nn.Module], inputs: Inputs, scale: float, shift: float) -> None:
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        inputs: Inputs,
+        scale: float,
+        shift: float,
+        there: Sequence[int],
+        actions: int,
+    ) -> None:
         super().__init__()
+        # Where each action's value is among those of the members; behind them is NOT_THERE.
+        place = [list(there).index(number) if number in there else len(there) for number in range(actions)]
+        self._all_there = place == list(range(actions))
+        self.register_buffer("place", torch.tensor(place))
         self.members = nn.ModuleList(members)
         self._scale, self._shift = scale, shift
         encoding = inputs.encoding
@@ -84,6 +99,9 @@ class Model(nn.Module):
         known = 1.0 - missing[:, self.can_miss].float()  # type: ignore[index]
         encoded = torch.cat([scaled, known], 1) * self.used  # type: ignore[operator]
         values = torch.stack([member(encoded) for member in self.members]).mean(0) * self._scale + self._shift
+        if not self._all_there:
+            missing = torch.full_like(values[:, :1], NOT_THERE)
+            values = torch.cat([values, missing], 1).index_select(1, self.place)  # type: ignore[arg-type]
         return values, values.argmax(1)
 
 

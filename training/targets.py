@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_hooks.decision import ACTION_INDEX, ACTIONS
-from rl_hooks.observation import FEATURES
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
+from rl_hooks.decision import ACTIONS
 from rl_hooks.policies import named
 from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.policies.onnx import OnnxPolicy
@@ -18,8 +18,22 @@ UNIFORM = "uniform"
 NAMES = (*ACTIONS, UNIFORM)
 
 
-def target_probabilities(policy: str, raw_observations: Array, features: Sequence[Meaning] = FEATURES) -> Floats:
-    """What `policy` does at each observation: an action's name, `uniform`, or the path of an ONNX policy.
+def names_in(space: ActionSpace) -> tuple[str, ...]:
+    """Fixed strategies that every service can follow, and uniform."""
+    everywhere = [all(mine[number] for mine in space.mask()) for number in range(space.size)]
+    return (*(label for label, there in zip(space.labels, everywhere, strict=True) if there), UNIFORM)
+
+
+def target_probabilities(
+    policy: str,
+    raw_observations: Array,
+    space: ActionSpace = ALL_STRATEGIES,
+    service: Array | None = None,
+    features: Sequence[Meaning] | None = None,
+) -> Floats:
+    """What `policy` does at each observation: an action's label, `uniform`, or the path of an ONNX policy.
+
+    It chooses among what exists for the `service` (n,) of each observation; None: the same for all.
 
     `raw_observations` are in physical units, NaN where unknown; `features` says what their columns mean. An ONNX policy
     is greedy: probability 1 for the action of the highest value. Raises TrainingError with what would be right.
@@ -28,33 +42,44 @@ def target_probabilities(policy: str, raw_observations: Array, features: Sequenc
     [[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
     """
     count = len(raw_observations)
+    there = np.array(space.mask())[np.zeros(count, np.int64) if service is None else service]
     if policy == UNIFORM:
-        return np.full((count, len(ACTIONS)), 1 / len(ACTIONS))
-    chosen = (
-        np.full(count, ACTION_INDEX[policy]) if policy in ACTION_INDEX else _greedy(policy, raw_observations, features)
-    )
-    probabilities: Floats = np.eye(len(ACTIONS))[chosen]
+        uniform: Floats = there / there.sum(axis=1, keepdims=True)
+        return uniform
+    if policy in names_in(space):
+        chosen = np.full(count, space.labels.index(policy))
+    elif policy in space.labels:
+        raise TrainingError(f"{policy}: does not exist in this data; there are {', '.join(names_in(space))}")
+    else:
+        chosen = _greedy(policy, raw_observations, there, features)
+    probabilities: Floats = np.eye(space.size)[chosen]
     return probabilities
 
 
-def check_fit(policy: str, window_s: float, decision_interval_s: float, features: Sequence[Meaning] = FEATURES) -> None:
-    """Raises TrainingError when a policy file was made for observations with other windows, in real seconds."""
-    if policy not in NAMES:
+def check_fit(
+    policy: str,
+    window_s: float,
+    decision_interval_s: float,
+    space: ActionSpace = ALL_STRATEGIES,
+    features: Sequence[Meaning] | None = None,
+) -> None:
+    """Raises TrainingError when a policy file was made for other actions or windows, in real seconds."""
+    if policy not in (*space.labels, UNIFORM):
         try:
-            named.check_fit(_read(policy, features), window_s, decision_interval_s, features)
+            named.check_fit(_read(policy, features), window_s, decision_interval_s, space, features)
         except PolicyError as error:
             raise TrainingError(str(error)) from error
 
 
-def _greedy(policy: str, raw_observations: Array, features: Sequence[Meaning]) -> Array:
+def _greedy(policy: str, raw_observations: Array, there: Array, features: Sequence[Meaning] | None) -> Array:
     try:
-        chosen: Array = _read(policy, features).values(raw_observations).argmax(axis=1)
+        chosen: Array = np.where(there, _read(policy, features).values(raw_observations), -np.inf).argmax(axis=1)
     except PolicyError as error:
         raise TrainingError(str(error)) from error
     return chosen
 
 
-def _read(policy: str, features: Sequence[Meaning]) -> OnnxPolicy:
+def _read(policy: str, features: Sequence[Meaning] | None) -> OnnxPolicy:
     """Raises PolicyError for a file that is no policy."""
     if not Path(policy).is_file():
         raise TrainingError(f"{policy}: neither a policy file nor one of {', '.join(NAMES)}")

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.policies.onnx import OnnxPolicy
 from rl_hooks.policy_schema import Normalization, PolicySchema
 from rl_hooks.version import VERSION
@@ -85,7 +84,7 @@ def train(material: Material, algorithm: str, settings: Settings, tell: Callable
         "checkpoints": [{"steps": one.steps, "score": one.score} for one in checkpoints],
         "chosen_steps": best.steps,
         "losses": losses,
-        "action_shares": _shares(best.members, material.validation),
+        "action_shares": _shares(best.members, material),
         "seconds": round(time.perf_counter() - began_s, 1),
     }
     return Trained(algorithm, settings, best.members, metrics)
@@ -102,13 +101,14 @@ def score(members: Sequence[nn.Module], material: Material, gamma: float) -> flo
     with the same resamples and mostly choose the same.
     """
     data = material.validation
-    here, there = (_greedy(members, seen) for seen in (data.observations, data.next_observations))
+    here, there = (_greedy(members, seen, material) for seen in (data.observations, data.next_observations))
     fit = fqe.Settings(gamma=gamma)
     return fqe.fitted_q(data.observations, data.next_observations, material.validation_log, here, there, fit).value
 
 
-def _greedy(members: Sequence[nn.Module], encoded: Any) -> Any:
-    return np.eye(len(ACTIONS))[values_of(members, encoded).argmax(axis=1)]
+def _greedy(members: Sequence[nn.Module], encoded: Any, material: Material) -> Any:
+    """(n, numbers of actions)"""
+    return np.eye(len(material.labels))[material.there[values_of(members, encoded).argmax(axis=1)]]
 
 
 def write(trained: Trained, material: Material, out: Path) -> OnnxPolicy:
@@ -118,7 +118,8 @@ def write(trained: Trained, material: Material, out: Path) -> OnnxPolicy:
     gamma, is_cql = trained.settings.gamma, trained.algorithm == "cql"
     # Q in standard deviations of the reward, summed over the future -> reward per decision in the long run.
     scale, shift = ((1 - gamma) * material.reward_std, material.reward_mean) if is_cql else (1.0, 0.0)
-    save(out / POLICY, Model(trained.members, material.inputs, scale, shift), schema)
+    model = Model(trained.members, material.inputs, scale, shift, material.there.tolist(), len(material.labels))
+    save(out / POLICY, model, schema)
     for name, content in ((METRICS, trained.metrics), (NORMALIZATION, schema.to_json()["normalization"])):
         (out / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return OnnxPolicy(out / POLICY, schema.features)
@@ -129,7 +130,7 @@ def _schema(trained: Trained, material: Material) -> PolicySchema:
     return PolicySchema(
         name=trained.algorithm,
         algorithm=trained.algorithm,
-        actions=ACTIONS,
+        actions=material.labels,
         features=features_of(material.bundle),
         window_s=float(facts["windows_s"]["window"]),
         decision_interval_s=float(facts["decision_interval_s"]),
@@ -163,6 +164,8 @@ def _stops(settings: Settings) -> list[int]:
     return sorted({max(first, end) for end in ends})
 
 
-def _shares(members: tuple[nn.Module, ...], data: Transitions) -> dict[str, float]:
+def _shares(members: tuple[nn.Module, ...], material: Material) -> dict[str, float]:
+    data = material.validation
     best = values_of(members, data.observations).argmax(axis=1)
-    return dict(zip(ACTIONS, (np.bincount(best, minlength=len(ACTIONS)) / len(data)).tolist(), strict=True))
+    shares = np.bincount(best, minlength=data.n_actions) / len(data)
+    return {material.labels[number]: share for number, share in zip(material.there, shares.tolist(), strict=True)}

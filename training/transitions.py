@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.export.formats.source import Bundle, Part, read_bundle
 from rl_hooks.export.split import TRAIN, VALIDATION
-from rl_hooks.observation import FEATURES
+from rl_hooks.observation import features_of as live_features
 from rl_hooks.policy_schema import EXPORTER, PolicyFeature
 from training.errors import TrainingError
 from training.estimators import Log
@@ -29,9 +30,10 @@ class Transitions:
 
     observations: Floats  # (n, columns)
     next_observations: Floats  # (n, columns)
-    actions: npt.NDArray[np.int64]  # (n,)
+    actions: npt.NDArray[np.int64]  # (n,) positions among the actions that exist
     rewards: Floats  # (n,) less the mean of train, by its standard deviation
     episodes: tuple[slice, ...]
+    n_actions: int  # that exist
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -49,6 +51,8 @@ class Material:
 
     bundle: Bundle
     inputs: Inputs
+    labels: tuple[str, ...]  # of all numbers of actions
+    there: npt.NDArray[np.int64]  # the numbers of those that exist: learners know no others
     train: Transitions
     validation: Transitions
     validation_log: Log
@@ -63,19 +67,23 @@ class Material:
 def read_material(path: Path) -> Material:
     """Raises ExportError when `path` is no bundle, TrainingError with every reason why nothing can be learned."""
     bundle = read_bundle(path)
+    space = ActionSpace.of(bundle.facts)
     reward = bundle.statistics["reward"]
-    problems = _problems(bundle)
+    problems = _problems(bundle, space)
     if problems:
         raise TrainingError("\n  ".join([f"{path}: cannot be trained on", *problems]))
     inputs = Inputs.fit(bundle.encoding, _raw(bundle.parts[TRAIN], "obs"))
+    there = np.flatnonzero(space.available(0))
     train, validation = (
-        _transitions(bundle.parts[name], inputs, reward["mean"], reward["std"]) for name in (TRAIN, VALIDATION)
+        _transitions(bundle.parts[name], inputs, there, reward["mean"], reward["std"]) for name in (TRAIN, VALIDATION)
     )
     log = log_of(bundle.parts[VALIDATION].frame)
-    return Material(bundle, inputs, train, validation, log, float(reward["mean"]), float(reward["std"]))
+    return Material(
+        bundle, inputs, space.labels, there, train, validation, log, float(reward["mean"]), float(reward["std"])
+    )
 
 
-def _problems(bundle: Bundle) -> list[str]:
+def _problems(bundle: Bundle, space: ActionSpace) -> list[str]:
     """Why nothing can be learned."""
     problems = []
     for name, least in ((TRAIN, FEWEST), (VALIDATION, 1)):
@@ -86,11 +94,18 @@ def _problems(bundle: Bundle) -> list[str]:
     if not reward["std"] or reward["constant"]:
         problems.append("the reward never changes: raise the load, or change the SLOs so that they can be missed")
     made_live = [feature for feature in features_of(bundle) if feature.source != EXPORTER]
-    if made_live != [PolicyFeature.of(feature) for feature in FEATURES] or bundle.actions != ACTIONS:
+    wanted = [PolicyFeature.of(feature) for feature in live_features(space.labels)]
+    if made_live != wanted or bundle.actions != space.labels:
         problems.append("it has other features or actions than this version: export the run folder again")
+    if len(set(space.mask())) > 1:
+        counts = ", ".join(f"{service} {len(mine)}" for service, mine in zip(SERVICES, space.names, strict=True))
+        problems.append(
+            f"the services have different numbers of instances ({counts}), and one policy for all of them "
+            "chooses among the same number: record with as many instances of each"
+        )
     if TRAIN in bundle.parts:
         taken = np.unique(bundle.parts[TRAIN].actions)
-        never = [name for index, name in enumerate(bundle.actions) if index not in taken]
+        never = [bundle.actions[number] for number in np.flatnonzero(space.available(0)) if number not in taken]
         if never:
             problems.append(f"train never tried {', '.join(never)}: record with a logging policy that explores")
     return problems
@@ -101,11 +116,12 @@ def _raw(part: Part, prefix: str) -> Floats:
     return raw
 
 
-def _transitions(part: Part, inputs: Inputs, mean: float, std: float) -> Transitions:
+def _transitions(part: Part, inputs: Inputs, there: npt.NDArray[np.int64], mean: float, std: float) -> Transitions:
     return Transitions(
         observations=inputs.encode(_raw(part, "obs")),
         next_observations=inputs.encode(_raw(part, "next")),
-        actions=part.actions,
+        actions=np.searchsorted(there, part.actions),
         rewards=((part.rewards - mean) / std).astype(np.float32),
         episodes=part.episodes,
+        n_actions=len(there),
     )

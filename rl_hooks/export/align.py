@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rl_hooks.action_space import STRATEGIES, ActionSpace
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import compiled
 from rl_hooks.export.backfill import Backfill, fill
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.rewards import Cohorts
 from rl_hooks.export.sent import FAILED, SATISFIED, TOLERATED, Ended, SentTable
-from rl_hooks.observation import FEATURES, Spans
+from rl_hooks.observation import Spans, features_of
 from rl_hooks.observation_table import Cells, CompletionTable, observations
 from rl_hooks.request_log import Batch, end_ns
 from rl_hooks.run_reader import Run
@@ -159,7 +160,8 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies, backfill: Back
         lost = run.in_flight["service"] == index
         for times, change in ((run.in_flight["start_ns"], 1), (given_up_ns(run, plan), -1)):
             in_flight[:, index] += change * np.sort(times[lost]).searchsorted(moments)
-    values, sample_ns = observations(found.ended, in_flight, run.samples, run.decisions, moments, spans)
+    labels, number = ActionSpace.of(run.manifest).labels, sampled_numbers(run)
+    values, sample_ns = observations(found.ended, in_flight, run.samples, run.decisions, moments, spans, labels, number)
     here, there = moments.searchsorted(line.t_ns), moments.searchsorted(line.next_ns)
     all_rows, after = values[here, line.service], values[there, line.service]
     at = np.where(recorded_mask(run, line)[:, None], _recorded(run, line), all_rows)
@@ -174,6 +176,13 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies, backfill: Back
     return Observed(at, after, all_rows, sample_ns[here, line.service], filled)
 
 
+def sampled_numbers(run: Run) -> Ints:
+    """(samples,) the number of each sample's instance among its service's actions, -1: none."""
+    numbers = np.array(ActionSpace.of(run.manifest).numbers(run.names["instance"], absent=-1), np.int64)
+    found: Ints = numbers[run.samples["service"], run.samples["instance_ref"]]
+    return found
+
+
 def recorded_mask(run: Run, line: Timeline) -> npt.NDArray[np.bool_]:
     """Which decisions say what they were made with."""
     return _observation_row(run, line) >= 0
@@ -181,9 +190,10 @@ def recorded_mask(run: Run, line: Timeline) -> npt.NDArray[np.bool_]:
 
 def _recorded(run: Run, line: Timeline) -> npt.NDArray[np.float32]:
     """(n, features) what each decision was made with; NaN where it does not say."""
-    found = np.full((len(line.t_ns), len(FEATURES)), np.nan, np.float32)
+    width = len(features_of(ActionSpace.of(run.manifest).labels))
+    found = np.full((len(line.t_ns), width), np.nan, np.float32)
     row = _observation_row(run, line)
-    for index in range(len(FEATURES)):
+    for index in range(width):
         found[row >= 0, index] = run.observations[f"value_{index}"][row[row >= 0]]
     return found
 
@@ -298,8 +308,9 @@ class Applied:
 
 def applied(run: Run, line: Timeline, sent: SentTable) -> Applied:
     """The applied action of every decision, from its requests; a draw between actions goes to the requested one."""
-    answers = _of_cohorts(sent.cells, sent.actions, line)
-    counts = answers[:, : len(ACTIONS)].astype(np.float64)
+    space = ActionSpace.of(run.manifest)
+    told_by = _strategies if space.kind == STRATEGIES else _serving_instances
+    counts = told_by(run, line, sent, space).astype(np.float64)
     decisions = run.decisions[line.row]
     requested = decisions["action"].astype(np.int64)
     rows = np.arange(len(requested))
@@ -307,9 +318,25 @@ def applied(run: Run, line: Timeline, sent: SentTable) -> Applied:
     favoured[rows, requested] += 0.5
     told = counts.sum(axis=1)
     action = np.where(told > 0, favoured.argmax(axis=1), requested)
-    share = np.divide(counts[rows, action], told, out=np.full(len(told), np.nan), where=told > 0)
+    named = np.where(action < space.size, action, requested)
+    share = np.divide(counts[rows, named], told, out=np.full(len(told), np.nan), where=told > 0)
     # An actuator that told the balancer knows that it was heard. A header that nobody answered may have been stripped
     # on the way, so where requests ended and none of them tells, nobody knows what routed them.
-    asked = answers.sum(axis=1) > 0
+    asked = _of_cohorts(sent.cells, sent.classes, line).sum(axis=1) > 0
     unheard = asked & (told == 0) & (run.manifest["actuator"] == HEADER_ACTUATOR)
-    return Applied(action, share, (action == requested) & ((told > 0) | (decisions["actuated"] == 1)) & ~unheard)
+    valid = (action == requested) & ((told > 0) | (decisions["actuated"] == 1)) & ~unheard
+    return Applied(named, share, valid)
+
+
+def _strategies(run: Run, line: Timeline, sent: SentTable, space: ActionSpace) -> Array:
+    """(n, actions) requests by the strategy that the balancer says it applied."""
+    del run, space
+    found: Array = _of_cohorts(sent.cells, sent.actions, line)[:, : len(ACTIONS)]
+    return found
+
+
+def _serving_instances(run: Run, line: Timeline, sent: SentTable, space: ActionSpace) -> Array:
+    """(n, actions + 1) requests by the instance that served them; the last: one that was not there before the run."""
+    place = np.array(space.numbers(run.names["instance"], absent=space.size))
+    served = _of_cohorts(sent.cells, sent.served(place), line)
+    return np.pad(served, ((0, 0), (0, space.size + 1 - served.shape[1])))

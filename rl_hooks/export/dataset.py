@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, episodes, split, steps
 from rl_hooks.export.backfill import Backfill, read_backfill
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.own_features import Named
-from rl_hooks.observation import FEATURES, Feature
+from rl_hooks.observation import Feature, features_of
 from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
 from scenario.plan import Plan
@@ -57,17 +58,22 @@ class Dataset:
     episodes: pd.DataFrame
     reward_means: Mapping[str, float]  # service -> mean over train; what a step without a finished request gets
     exact_quantiles: bool
-    own: tuple[Named, ...] = ()  # features of one's own, whose columns are behind those of FEATURES
+    own: tuple[Named, ...] = ()  # features of one's own, whose columns are behind all others
 
     @property
     def features(self) -> tuple[Feature, ...]:
         """What the columns of the matrices mean."""
-        return (*FEATURES, *(one.feature for one in self.own))
+        return (*features_of(self.space.labels), *(one.feature for one in self.own))
 
     @property
     def plan(self) -> Plan:
         """What the runs have in common (windows, weights, SLOs) can be read from the plan of any."""
         return self.runs[0].plan
+
+    @property
+    def space(self) -> ActionSpace:
+        """What all decisions were made among."""
+        return ActionSpace.of(self.runs[0].run.manifest)
 
     def rows(self, name: str) -> npt.NDArray[np.bool_]:
         """The steps of one part of the split."""
@@ -159,9 +165,9 @@ def _check_fit(runs: Sequence[Run], plans: Sequence[Plan]) -> None:
         if run_id in seen:
             raise ExportError(_twice(seen[run_id], run))
         seen[run_id] = run
-    first, meaning = runs[0], _meaning(plans[0])
+    first, meaning = runs[0], _meaning(runs[0], plans[0])
     for run, plan in zip(runs[1:], plans[1:], strict=True):
-        other = _meaning(plan)
+        other = _meaning(run, plan)
         differing = [f"{key} ({meaning[key]} and {other[key]})" for key in meaning if meaning[key] != other[key]]
         if differing:
             raise ExportError(
@@ -180,10 +186,13 @@ def _twice(one: Run, other: Run) -> str:
     )
 
 
-def _meaning(plan: Plan) -> dict[str, Any]:
-    """What features and rewards depend on."""
+def _meaning(run: Run, plan: Plan) -> dict[str, Any]:
+    """What features, actions and rewards depend on."""
     weights, slo_ms = dict(plan.scenario.reward_weights), {name: plan.slo_ms[name] for name in SERVICES}
+    space = ActionSpace.of(run.manifest)
     return {
+        "actions": "; ".join(space.describe()) or "all strategies",
+        "names of actions": "; ".join(", ".join(names) for names in dict.fromkeys(space.names)),
         "observation window": f"{plan.window_s:g} s",
         "decision interval": f"{plan.decision_interval_s:g} s",
         "reward weights": ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),

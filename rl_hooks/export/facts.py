@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.action_space import STRATEGIES, ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.export.align import plan_start_ns
 from rl_hooks.faults.schedule import in_force
 from rl_hooks.row import MISSING_U8, Failure, Outcome
@@ -16,6 +17,8 @@ from rl_hooks.run_reader import Loss, Run
 from scenario.plan import Plan
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rl_hooks.export.dataset import RunSteps
 
 Array = npt.NDArray[Any]
@@ -98,10 +101,21 @@ def conversion(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
     return found
 
 
-def action_shares(actions: Array) -> dict[str, float | None]:
-    """How often each action was applied, of the steps whose action is known."""
-    known = actions[actions >= 0]
-    return {name: float((known == index).mean()) if len(known) else None for index, name in enumerate(ACTIONS)}
+def action_shares(steps: "pd.DataFrame", space: ActionSpace) -> dict[str, float | None]:
+    """How often each action that exists was applied, of the steps whose action is known; an instance among the steps
+    of its service."""
+    steps = steps[steps["action"] >= 0]
+    if space.kind == STRATEGIES:
+        return {name: _share(steps["action_name"] == name) for name in space.choices(0).there}
+    found: dict[str, float | None] = {}
+    for service, names in zip(SERVICES, space.names, strict=True):
+        mine = steps.loc[steps["service"] == service, "action_name"]
+        found.update({name: _share(mine == name) for name in names})
+    return found
+
+
+def _share(chosen: "pd.Series") -> float | None:
+    return float(chosen.mean()) if len(chosen) else None
 
 
 def decision_gaps(run: Run) -> dict[str, int]:

@@ -63,7 +63,7 @@ def _results(data: Dataset, part: RunSteps) -> dict[str, Any]:
             "decisions": len(run.decisions),
             "rows_lost": facts.rows_lost(run),
         },
-        "action_shares": facts.action_shares(data.frame.loc[data.frame["run_id"] == part.run_id, "action"].to_numpy()),
+        "action_shares": facts.action_shares(data.frame[data.frame["run_id"] == part.run_id], data.space),
         "conversion": facts.conversion(run, part.plan),
         "sessions": _sessions(run),
     }

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rl_hooks.export.align import spans_of
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.export.align import sampled_numbers, spans_of
 from rl_hooks.live import give_up_ns, is_gone
 from rl_hooks.observation import ObservationWindow
 from rl_hooks.request_log import end_ns
@@ -38,8 +39,9 @@ def replay(run: Run, plan: Plan) -> Iterator[Replayed]:
     """
     if any(clock.corrects for clock in run.clocks):
         raise ValueError(f"{run.path}: its times were corrected; a replay needs those that were recorded")
-    window, give_up = ObservationWindow(spans_of(plan)), give_up_ns(plan.request_timeout_s)
-    window.push_samples(run.samples)
+    labels = ActionSpace.of(run.manifest).labels
+    window, give_up = ObservationWindow(spans_of(plan), labels=labels), give_up_ns(plan.request_timeout_s)
+    window.push_samples(run.samples, sampled_numbers(run))
     processes = [_Process(run, number) for number in range(len(run.incarnations))]
     by_name = {who.name: process for who, process in zip(run.incarnations, processes, strict=True)}
     decisions = run.decisions

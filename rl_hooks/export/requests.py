@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from rl_hooks.action_space import STRATEGIES, ActionSpace
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export import align
 from rl_hooks.export.columns import named
@@ -20,6 +21,7 @@ from rl_hooks.export.dataset import Dataset, RunSteps
 from rl_hooks.export.request_state import RequestStates
 from rl_hooks.request_log import DTYPE, in_order
 from rl_hooks.row import MISSING_U8, MISSING_U32, Failure, Method, UserAction
+from rl_hooks.run_reader import Run
 
 Array = npt.NDArray[Any]
 
@@ -76,8 +78,7 @@ def _table(steps: _Steps, part: RunSteps, rows: Array, states: RequestStates) ->
             "failure": _enum(rows["failure"], Failure, ~known | (rows["failure"] == Failure.NONE)),
             "attempt": pa.array(rows["attempt"]),
             "instance": named(rows["instance_ref"], run.names["instance"], rows["instance_ref"] == 0),
-            "action_requested": named(rows["action_requested"], ACTIONS, rows["action_requested"] == MISSING_U8),
-            "action_applied": named(rows["action_applied"], ACTIONS, rows["action_applied"] == MISSING_U8),
+            **_actions(run, rows),
             "propensity": pa.array(rows["propensity"]),
             "decision_tick_sent": pa.array(
                 rows["decision_tick"].astype(np.int64), mask=rows["decision_tick"] == MISSING_U32
@@ -100,6 +101,25 @@ def _table(steps: _Steps, part: RunSteps, rows: Array, states: RequestStates) ->
             "seq": pa.array(rows["seq"], mask=~known),
         }
     )
+
+
+def _actions(run: Run, rows: Array) -> dict[str, pa.Array]:
+    """What was asked for and what was done. Where instances are pinned the one that served is what was done."""
+    space, requested = ActionSpace.of(run.manifest), rows["action_requested"]
+    unasked = requested == MISSING_U8
+    if space.kind == STRATEGIES:
+        unknown = rows["action_applied"] == MISSING_U8
+        return {
+            "action_requested": named(requested, ACTIONS, unasked),
+            "action_applied": named(rows["action_applied"], ACTIONS, unknown),
+        }
+    names = tuple(dict.fromkeys(name for mine in space.names for name in mine))
+    place = np.array([[names.index(name) for name in mine] + [0] * (space.size - len(mine)) for mine in space.names])
+    served, nobody = rows["instance_ref"], rows["instance_ref"] == 0
+    return {
+        "action_requested": named(place[rows["service"], np.where(unasked, 0, requested)], names, unasked),
+        "action_applied": named(served, run.names["instance"], nobody),
+    }
 
 
 def _unfinished(in_flight: Array) -> Array:

@@ -3,14 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, facts, rewards, split
 from rl_hooks.export.dataset import Dataset, RunSteps
 from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.histogram import BUCKETS_PER_OCTAVE
-from rl_hooks.observation import FEATURES, THRESHOLDS
+from rl_hooks.observation import THRESHOLDS
 from rl_hooks.run_reader import Run
 from rl_hooks.version import VERSION
 from scenario.plan import Plan
@@ -27,7 +25,8 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "made_by": {"name": "locust-rl-balancer", "version": VERSION},
         "complete": not any(part.run.losses for part in data.runs),
-        "actions": list(ACTIONS),
+        "actions": list(data.space.labels),
+        "action_space": data.space.to_json(),
         "services": list(SERVICES),
         **_common(data.plan),
         "observation": _observation(data),
@@ -78,7 +77,7 @@ def _observation(data: Dataset) -> dict[str, Any]:
             "all.<name> at the decision with every row of every worker known; raw units, float32"
         ),
         "features": [
-            *(asdict(feature) for feature in FEATURES),
+            *(asdict(feature) for feature in data.features[: len(data.features) - len(data.own)]),
             *({**asdict(one.feature), "class": one.reference} for one in data.own),
         ],
         "mask_rule": MASK_RULE,
@@ -125,7 +124,7 @@ def _propensities(data: Dataset) -> dict[str, Any]:
     """What is known of the probabilities that actions of train and validation were drawn with."""
     kept = data.frame[~data.rows(split.EXCLUDED)]
     known = kept["propensity"].notna()
-    probabilities = kept[[f"prob_{index}" for index in range(len(ACTIONS))]]
+    probabilities = kept[[f"prob_{index}" for index in range(data.space.size)]]
     observed = bool(data.frame["observed"].any())
     return {
         "are": "known" if known.all() and (len(kept) or not observed) else "some" if known.any() else "none",
@@ -155,7 +154,7 @@ def _counts(data: Dataset) -> dict[str, Any]:
         "action_differs": int(data.frame["action_differs"].sum()),
         "requests_unfinished": int(data.frame["n_unfinished"].sum()),
         "rows_lost": sum(facts.rows_lost(part.run) for part in data.runs),
-        "action_shares": facts.action_shares(data.frame["action"].to_numpy(np.int64)),
+        "action_shares": facts.action_shares(data.frame, data.space),
     }
 
 

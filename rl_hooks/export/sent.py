@@ -103,11 +103,11 @@ class SentTable:
         self.answers[cells] += answers.reshape(*shape, _TOLD, _CLASSES)
 
     def served(self, place: Ints) -> Ints:
-        """Requests per instance, (cells, services, instances of a service); `place` as `instance_places` gives it."""
+        """Requests per place, (cells, services, places); `place` is (services, instance refs)."""
         table = np.zeros((*self.requests_served.shape[:2], int(place.max(initial=0)) + 1), np.int64)
         for service, instance in zip(*np.nonzero(self.named), strict=True):
             column = self.column[service * self.instances + instance]
-            table[:, service, place[service, instance]] = self.requests_served[:, service, column]
+            table[:, service, place[service, instance]] += self.requests_served[:, service, column]
         return table
 
     @property

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.export import align, facts, rewards, split, stated
 from rl_hooks.export.backfill import Backfill
 from rl_hooks.export.own_features import Named, own_values
@@ -134,14 +135,14 @@ def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
     if stated.is_observed(run):
         return stated.columns(run, line)
     decisions = run.decisions[line.row]
-    applied = align.applied(run, line, sent)
+    applied, space = align.applied(run, line, sent), ActionSpace.of(run.manifest)
     policies = run.names["policy"]
     kinds = np.array([re.split(r"[:(]", name)[0] for name in policies], object)
     return {
         "action": applied.action,
-        "action_name": np.array(ACTIONS, object)[applied.action],
+        "action_name": _names(space)[line.service, applied.action],
         "propensity": np.where(applied.valid, decisions["propensity"], np.nan).astype(np.float32),
-        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(len(ACTIONS))},
+        **{f"prob_{index}": decisions[f"prob_{index}"] for index in range(space.size)},
         "logging_policy": kinds[decisions["policy_ref"]],
         "policy_version": np.array(policies, object)[decisions["policy_ref"]],
         "action_requested": decisions["action"].astype(np.int64),
@@ -150,6 +151,14 @@ def _actions(run: Run, line: align.Timeline, sent: SentTable) -> dict[str, Any]:
         "observed": False,  # the balancer decided, see `stated`
         "why_not": "",
     }
+
+
+def _names(space: ActionSpace) -> Array:
+    """(services, actions) each service's own names."""
+    table = np.full((len(SERVICES), space.size), "", object)
+    for service, names in enumerate(space.names):
+        table[service, : len(names)] = names
+    return table
 
 
 def _rewards(

@@ -6,10 +6,11 @@ propensity is the probability that was drawn with, never one that was worked out
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from rl_hooks.decision import ACTION_INDEX, ACTIONS
+from rl_hooks.action_space import EVERY_STRATEGY, ActionSpace, Choices
+from rl_hooks.decision import SERVICES
 
 
 class PolicyError(ValueError):
@@ -17,17 +18,22 @@ class PolicyError(ValueError):
 
 
 class LoggingPolicy(Protocol):
-    """A policy by which the balancer is steered while a run is recorded."""
+    """A policy by which the balancer is steered while a run is recorded.
+
+    Two things are optional. `among(choices)` gives the same policy where other actions exist than the six strategies
+    (`rl_hooks.action_space.Choices`); one without it decides among all six only. `by_observation = False` says that it
+    does not look at observations, so that it can make one decision for all services.
+    """
 
     def describe(self) -> str:
         """Name and parameters, as they are stored with every decision."""
 
     def probabilities(self, previous: int | None, observation: Any) -> Sequence[float]:
-        """The probability of each of the six actions, summing to 1.
+        """The probability of each action by its number, summing to 1.
 
         `previous` is the service's action of the interval before, None at the start. `observation` is what is known
-        about the service now: float32 (features,) in the order of `rl_hooks.observation.FEATURES`, NaN for what is not
-        known; None where nobody observes.
+        about the service now: float32 (features,) in the order of `rl_hooks.observation.features_of`, NaN for what is
+        not known; None where nobody observes.
         """
 
 
@@ -35,24 +41,32 @@ class LoggingPolicy(Protocol):
 class Uniform:
     """Every action with the same probability, whatever happened: the widest coverage there is."""
 
+    choices: Choices = field(default=EVERY_STRATEGY, kw_only=True)
+    by_observation = False
+
     def describe(self) -> str:
         return "uniform"
 
+    def among(self, choices: Choices) -> LoggingPolicy:
+        return replace(self, choices=choices)
+
     def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
-        return (1 / len(ACTIONS),) * len(ACTIONS)
+        return _shared(1.0, self.choices)
 
 
 @dataclass(frozen=True)
 class Sticky:
-    """Keep the previous action with probability `keep`, else draw uniformly from all six.
+    """Keep the previous action with probability `keep`, else draw uniformly from all n that there are.
 
-    P(a) = keep * 1(a = previous) + (1 - keep) / 6. No action ever has probability 0 or 1, so coverage survives.
+    P(a) = keep * 1(a = previous) + (1 - keep) / n. No action ever has probability 0 or 1, so coverage survives.
 
     >>> [round(p, 4) for p in Sticky(0.5).probabilities(previous=2)]
     [0.0833, 0.0833, 0.5833, 0.0833, 0.0833, 0.0833]
     """
 
     keep: float = 0.5
+    choices: Choices = field(default=EVERY_STRATEGY, kw_only=True)
+    by_observation = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.keep) and 0 <= self.keep < 1):
@@ -61,11 +75,15 @@ class Sticky:
     def describe(self) -> str:
         return f"sticky:{self.keep:g}"
 
+    def among(self, choices: Choices) -> LoggingPolicy:
+        return replace(self, choices=choices)
+
     def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
         if previous is None:
-            return Uniform().probabilities(None)
-        share = (1 - self.keep) / len(ACTIONS)
-        return tuple(share + self.keep * (index == previous) for index in range(len(ACTIONS)))
+            return _shared(1.0, self.choices)
+        return tuple(
+            share + self.keep * (index == previous) for index, share in enumerate(_shared(1 - self.keep, self.choices))
+        )
 
 
 @dataclass(frozen=True)
@@ -73,23 +91,42 @@ class Fixed:
     """Always the same action: a strategy to compare with, or to fall back to. Its data covers nothing else."""
 
     action: str
+    choices: Choices = field(default=EVERY_STRATEGY, kw_only=True)
+    by_observation = False
 
     def __post_init__(self) -> None:
-        if self.action not in ACTION_INDEX:
-            raise PolicyError(f"fixed: there is no action {self.action!r}; there are {', '.join(ACTIONS)}")
+        if self.choices.index(self.action) is None:
+            raise PolicyError(f"fixed: there is no action {self.action!r}; there are {self.choices.listed}")
 
     def describe(self) -> str:
         return f"fixed:{self.action}"
 
+    def among(self, choices: Choices) -> LoggingPolicy:
+        """An instance is one service's own: the others, which cannot take it, draw uniformly."""
+        if self.action in choices.of_others and choices.index(self.action) is None:
+            return _Elsewhere(self.action, choices=choices)
+        return replace(self, choices=choices)
+
     def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
-        return tuple(float(index == ACTION_INDEX[self.action]) for index in range(len(ACTIONS)))
+        taken = self.choices.index(self.action)
+        return tuple(float(index == taken) for index in range(len(self.choices.labels)))
+
+
+@dataclass(frozen=True)
+class _Elsewhere(Uniform):
+    """What a fixed instance of one service is for the others. It goes by the same name: it is the same policy."""
+
+    action: str = ""
+
+    def describe(self) -> str:
+        return f"fixed:{self.action}"
 
 
 @dataclass(frozen=True)
 class EpsilonGreedy:
-    """Follow `base`, but draw uniformly with probability `eps`: P(a) = (1 - eps) * base(a) + eps / 6.
+    """Follow `base`, but draw uniformly with probability `eps`: P(a) = (1 - eps) * base(a) + eps / n.
 
-    So every action keeps at least eps / 6, and data of a policy that is in use can be learned from again.
+    So each of n actions keeps at least eps / n, and data of a policy that is in use can be learned from again.
 
     >>> [round(p, 4) for p in EpsilonGreedy(Fixed("round_robin"), 0.3).probabilities(previous=None)]
     [0.05, 0.05, 0.75, 0.05, 0.05, 0.05]
@@ -97,6 +134,7 @@ class EpsilonGreedy:
 
     base: LoggingPolicy
     eps: float
+    choices: Choices = field(default=EVERY_STRATEGY, kw_only=True)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.eps) and 0 < self.eps <= 1):
@@ -109,12 +147,55 @@ class EpsilonGreedy:
         """What the base was trained for, if it was trained."""
         return getattr(self.base, "schema", None)
 
+    @property
+    def by_observation(self) -> bool:
+        return looks(self.base)
+
     def describe(self) -> str:
         return f"epsilon:{self.eps:g}:{self.base.describe()}"
 
+    def among(self, choices: Choices) -> LoggingPolicy:
+        return replace(self, base=limited(self.base, choices), choices=choices)
+
     def probabilities(self, previous: int | None, observation: Any = None) -> Sequence[float]:
-        share = self.eps / len(ACTIONS)
-        return tuple(share + (1 - self.eps) * p for p in self.base.probabilities(previous, observation))
+        stated = zip(_shared(self.eps, self.choices), self.base.probabilities(previous, observation), strict=True)
+        return tuple(share + (1 - self.eps) * p for share, p in stated)
+
+
+def limited(policy: LoggingPolicy, choices: Choices) -> LoggingPolicy:
+    """The policy among these actions. Raises PolicyError when it cannot decide among them."""
+    if choices == EVERY_STRATEGY:
+        return policy
+    among = getattr(policy, "among", None)
+    if among is None:
+        raise PolicyError(
+            f"policy {policy.describe()}: decides among all six strategies, and here it has to choose among "
+            f"{choices.listed}; give it a method among(choices)"
+        )
+    found: LoggingPolicy = among(choices)
+    return found
+
+
+def looks(policy: LoggingPolicy) -> bool:
+    """Whether a policy may look at observations; one that does not say may."""
+    return bool(getattr(policy, "by_observation", True))
+
+
+def by_service(policy: LoggingPolicy, space: ActionSpace) -> tuple[LoggingPolicy, ...]:
+    """The policy for each service, in the order of SERVICES. Raises PolicyError when it does not fit to the actions."""
+    if space.one_for_all and looks(policy):
+        raise PolicyError(
+            f"policy {policy.describe()}: looks at each service's observation, so it would have {len(SERVICES)} "
+            "opinions where the balancer has one switch for all services; take uniform, sticky or an action, or an "
+            "actuator that reaches each service"
+        )
+    return tuple(limited(policy, space.choices(service)) for service in range(len(SERVICES)))
+
+
+def _shared(whole: float, choices: Choices) -> tuple[float, ...]:
+    """`whole` in equal parts over the actions that exist."""
+    share = whole / sum(choices.available)
+    return tuple(share if there else 0.0 for there in choices.available)
 
 
 BUILTIN = {"uniform": "rl_hooks.policies.builtin:Uniform", "sticky": "rl_hooks.policies.builtin:Sticky"}

@@ -2,7 +2,7 @@
 
 text                      policy
 uniform, sticky:0.5       those that log (rl_hooks.policies.builtin)
-least_loaded, ...         one of the six actions, always
+least_loaded, ...         one action, always: a strategy; an instance by its name, or instance_2 for each second one
 onnx:FILE                 a trained policy
 epsilon:0.1:BASE          any of these, with a share of uniform draws
 module:attribute          one of your own
@@ -12,9 +12,10 @@ turns:POLICY,POLICY,...   several of these that take turns, where a whole run is
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rl_hooks.decision import ACTION_INDEX, ACTIONS
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.parts import PartError, make_part
-from rl_hooks.policies.builtin import BUILTIN, EpsilonGreedy, Fixed, LoggingPolicy, PolicyError
+from rl_hooks.policies.builtin import BUILTIN, EpsilonGreedy, Fixed, LoggingPolicy, PolicyError, by_service
 from rl_hooks.policies.turns import RunPlan, Turns, take_turns
 
 TURNS = "turns"
@@ -24,58 +25,63 @@ RUN_FORMS = f"{FORMS}, or turns:POLICY,POLICY,... of them"
 """The same, where a whole run is decided."""
 
 
-def make_run_policy(text: str, plan: RunPlan) -> LoggingPolicy | Turns:
+def make_run_policy(text: str, plan: RunPlan, space: ActionSpace = ALL_STRATEGIES) -> LoggingPolicy | Turns:
     """Who decides in a run: the policy that `text` names, or several with a schedule for the plan.
 
-    Raises PolicyError with all reasons why a policy cannot be made or does not fit to the plan.
+    Raises PolicyError with all reasons why a policy cannot be made or does not fit to the plan or to the actions.
     """
-    policies = make_policies(text)
-    _told_together(lambda policy: check_fit(policy, plan.window_s, plan.decision_interval_s), policies)
+    policies = make_policies(text, space)
+    _told_together(lambda policy: check_fit(policy, plan.window_s, plan.decision_interval_s, space), policies)
     return take_turns(policies, plan) if _take_turns(text) else policies[0]
 
 
-def make_policies(text: str) -> list[LoggingPolicy]:
+def make_policies(text: str, space: ActionSpace = ALL_STRATEGIES) -> list[LoggingPolicy]:
     """Everybody who is to decide in a run, as far as it can be told without a plan. Raises PolicyError."""
     if not _take_turns(text):
-        return [make_policy(text)]
+        return [make_policy(text, space)]
     names = text.partition(":")[2].split(",")
     if not all(names):
         raise PolicyError(f"policy {text}: names nobody in one place; write for example turns:least_loaded,round_robin")
-    return _told_together(make_policy, names)
+    return _told_together(lambda name: make_policy(name, space), names)
 
 
-def make_policy(text: str) -> LoggingPolicy:
+def make_policy(text: str, space: ActionSpace = ALL_STRATEGIES) -> LoggingPolicy:
     """The policy that `text` names. Raises PolicyError with what would be right."""
     kind, colon, rest = text.partition(":")
     if kind == TURNS:
         raise PolicyError(f"policy {text}: policies take turns in a run with a plan only, and not within a policy")
-    if text in ACTION_INDEX:
-        return Fixed(text)
+    if text in space.words():
+        return _fixed(text, space)
     if kind == "onnx":
         return _from_file(text, rest)
     if kind == "epsilon":
-        return _exploring(text, rest)
+        return _exploring(text, rest, space)
     if kind in BUILTIN and colon:
         if kind != "sticky":
             raise PolicyError(f"policy {text}: {kind} takes no parameter")
-        return _made(text, kind, _number(text, rest, "sticky:0.5"))
-    return _made(text, text)
+        return _made(text, kind, space, _number(text, rest, "sticky:0.5"))
+    return _made(text, text, space)
 
 
 def check_fit(
-    policy: LoggingPolicy, window_s: float, decision_interval_s: float, features: Sequence[Any] | None = None
+    policy: LoggingPolicy,
+    window_s: float,
+    decision_interval_s: float,
+    space: ActionSpace = ALL_STRATEGIES,
+    features: Sequence[Any] | None = None,
 ) -> None:
-    """Raises PolicyError with all reasons why a trained policy does not fit to a run with these real seconds.
+    """Raises PolicyError with all reasons why a policy does not fit to a run with these actions and real seconds.
 
     A policy is a trained one when it has a `schema`. `features`: what an observation holds; None: what one holds live.
     """
+    by_service(policy, space)
     schema = getattr(policy, "schema", None)
     if schema is None:
         return
-    from rl_hooks.observation import FEATURES  # here, because it needs numpy, and most policies do not
+    from rl_hooks.observation import features_of  # here, because it needs numpy, and most policies do not
 
-    there = FEATURES if features is None else features
-    problems: list[str] = schema.problems(ACTIONS, there, window_s, decision_interval_s)
+    there = features_of(space.labels) if features is None else features
+    problems: list[str] = schema.problems(space.labels, there, window_s, decision_interval_s)
     if problems:
         raise PolicyError("\n  ".join([f"policy {policy.describe()} does not fit to this run", *problems]))
 
@@ -105,12 +111,19 @@ def _from_file(text: str, path: str) -> LoggingPolicy:
     return OnnxPolicy(path)
 
 
-def _exploring(text: str, rest: str) -> LoggingPolicy:
+def _fixed(text: str, space: ActionSpace) -> LoggingPolicy:
+    """A strategy that the balancer does not have is told here: the policy could never be followed."""
+    choices = [space.choices(service) for service in range(len(SERVICES))]
+    mine = next((one for one in choices if one.index(text) is not None), choices[0])
+    return Fixed(text, choices=mine)
+
+
+def _exploring(text: str, rest: str, space: ActionSpace) -> LoggingPolicy:
     share, colon, base = rest.partition(":")
     example = "epsilon:0.1:backpressure"
     if not colon or not base:
         raise PolicyError(f"policy {text}: names no policy to explore around; write for example {example}")
-    return EpsilonGreedy(make_policy(base), _number(text, share, example))
+    return EpsilonGreedy(make_policy(base, space), _number(text, share, example))
 
 
 def _number(text: str, word: str, example: str) -> float:
@@ -120,9 +133,9 @@ def _number(text: str, word: str, example: str) -> float:
         raise PolicyError(f"policy {text}: {word!r} is not a number; write for example {example}") from error
 
 
-def _made(text: str, name: str, *arguments: float) -> LoggingPolicy:
+def _made(text: str, name: str, space: ActionSpace, *arguments: float) -> LoggingPolicy:
     # The other forms are among the names, so that a slip of the pen is told what it was meant to be.
-    names = {**dict.fromkeys(ACTIONS, ""), "epsilon": "", "onnx": "", TURNS: "", **BUILTIN}
+    names = {**dict.fromkeys(space.words(), ""), "epsilon": "", "onnx": "", TURNS: "", **BUILTIN}
     needed = ("describe", "probabilities")
     try:
         made: LoggingPolicy = make_part(f"policy {text}", name, names, needed, *arguments, passes=(PolicyError,))

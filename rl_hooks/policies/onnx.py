@@ -8,6 +8,7 @@ The file carries its `rl_hooks.policy_schema.PolicySchema` as the metadata prope
 size is bounded, and it can make the runtime read no other file.
 """
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -17,35 +18,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rl_hooks.action_space import EVERY_STRATEGY, Choices, instance_labels
 from rl_hooks.decision import ACTIONS
-from rl_hooks.observation import FEATURES
-from rl_hooks.policies.builtin import PolicyError
+from rl_hooks.observation import features_of
+from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 from rl_hooks.policy_schema import METADATA_KEY, Meaning, PolicySchema, SchemaError
 
 INPUT, VALUES, ACTION = "observation", "action_values", "action"
 MAX_BYTES = 64 << 20  # a network for 43 features has some 100 kB
 ANEW = "export it anew with the suite's training"
 
-_OUTPUTS = {VALUES: ("tensor(float)", len(ACTIONS)), ACTION: ("tensor(int64)", None)}
-
 
 class OnnxPolicy:
-    """A LoggingPolicy that takes the action with the highest value, with probability 1.
+    """A LoggingPolicy that takes the action with the highest value of those that exist, with probability 1.
 
     Raises PolicyError when the file is not there, is no such model, was made for other actions or features, or when
     onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path, features: Sequence[Meaning] = FEATURES) -> None:
-        """`features`: what an observation holds here, in its order."""
+    def __init__(self, path: str | Path, features: Sequence[Meaning] | None = None) -> None:
+        """`features`: what an observation holds here, in its order; None: what one holds live."""
         self.path, self._features = Path(path), features
         content = _read(self.path)
         self._session = _session(self.path, content)
         self.schema = _schema(self.path, self._session)
         self.name = f"{self.schema.name}-{hashlib.sha256(content).hexdigest()[:8]}"
-        _check_form(self.path, self._session, len(self.schema.features))
+        self._choices = EVERY_STRATEGY
+        _check_form(self.path, self._session, len(self.schema.features), self.labels)
         self._check_fit()
         self._check_answers()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it chooses among: instances where it was trained for as many, else the strategies."""
+        count = len(self.schema.actions)
+        return instance_labels(count) if self.schema.actions == instance_labels(count) else ACTIONS
+
+    @property
+    def features(self) -> Sequence[Meaning]:
+        return features_of(self.labels) if self._features is None else self._features
+
+    def among(self, choices: Choices) -> LoggingPolicy:
+        """The best of the actions that exist there. With other actions than it was trained for `check_fit` refuses."""
+        found = copy.copy(self)
+        found._choices = choices
+        return found
 
     def describe(self) -> str:
         """`onnx:<name>-<first digits of the file's sha256>`: another training has another name."""
@@ -55,15 +72,16 @@ class OnnxPolicy:
         """1 for the best action, 0 for the others. PolicyError when a value is not finite or nobody observes."""
         if observation is None:
             raise PolicyError(f"policy {self.describe()}: decides by observations, and nobody observes here")
-        best = int(self.values(np.asarray(observation)[None, :])[0].argmax())
-        return tuple(float(index == best) for index in range(len(ACTIONS)))
+        values = self.values(np.asarray(observation)[None, :])[0]
+        best = int(np.where(self._choices.available, values, -np.inf).argmax())
+        return tuple(float(index == best) for index in range(len(values)))
 
     def values(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """(n, features) in raw units with NaN -> (n, actions). PolicyError when a value is not finite."""
         (values,) = self._run([VALUES], np.ascontiguousarray(observations, np.float32))
         if not np.isfinite(values).all():
             row = values[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
-            listed = ", ".join(f"{name} {value:g}" for name, value in zip(ACTIONS, row.tolist(), strict=True))
+            listed = ", ".join(f"{name} {value:g}" for name, value in zip(self.labels, row.tolist(), strict=True))
             raise PolicyError(f"policy {self.describe()}: its action values are not all numbers ({listed})")
         return values  # type: ignore[no-any-return]
 
@@ -76,16 +94,16 @@ class OnnxPolicy:
 
     def _check_fit(self) -> None:
         schema = self.schema
-        problems = schema.problems(ACTIONS, self._features, schema.window_s, schema.decision_interval_s)
+        problems = schema.problems(self.labels, self.features, schema.window_s, schema.decision_interval_s)
         if problems:
             raise PolicyError("\n  ".join([f"{self.path}: does not fit to this version", *problems]))
 
     def _check_answers(self) -> None:
         """Nothing known and all zero: what a start and an idle system look like."""
-        count = len(self._features)
+        count = len(self.features)
         probe = np.array([[np.nan] * count, [0.0] * count], np.float32)
         values, action = self.values(probe), self._run([ACTION], probe)[0]
-        if values.shape != (2, len(ACTIONS)) or action.tolist() != values.argmax(axis=1).tolist():
+        if values.shape != (2, len(self.labels)) or action.tolist() != values.argmax(axis=1).tolist():
             raise PolicyError(f"{self.path}: its {ACTION} is not the one with the highest of its {VALUES}; {ANEW}")
 
 
@@ -133,11 +151,13 @@ def _schema(path: Path, session: Any) -> PolicySchema:
         raise PolicyError(f"{path}: its metadata property {METADATA_KEY} is {error}") from error
 
 
-def _check_form(path: Path, session: Any, width: int) -> None:
+def _check_form(path: Path, session: Any, width: int, labels: Sequence[str]) -> None:
     """Names, types and widths of inputs and outputs."""
+    inputs: dict[str, tuple[str, int | None]] = {INPUT: ("tensor(float)", width)}
+    outputs = {VALUES: ("tensor(float)", len(labels)), ACTION: ("tensor(int64)", None)}
     problems = [
-        *_differences("input", session.get_inputs(), {INPUT: ("tensor(float)", width)}),
-        *_differences("output", session.get_outputs(), _OUTPUTS),
+        *_differences("input", session.get_inputs(), inputs),
+        *_differences("output", session.get_outputs(), outputs),
     ]
     if problems:
         raise PolicyError("\n  ".join([f"{path}: is no policy of this suite; {ANEW}", *problems]))

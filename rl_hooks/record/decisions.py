@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rl_hooks.control import Decision, Sample, Step, Window
+from rl_hooks.decision import MOST_ACTIONS
 from rl_hooks.record.recorder import InForce
-from rl_hooks.row import MISSING_U8, MISSING_U64
+from rl_hooks.row import MISSING_U8, MISSING_U64, OBSERVATION_VALUES
 from rl_hooks.run_folder import RunWriter
 
 logger = logging.getLogger(__name__)
+
+_NO_VALUE = (float("nan"),) * OBSERVATION_VALUES  # of the features beyond those there are
+_NOT_THERE = (0.0,) * MOST_ACTIONS  # probabilities of the actions beyond those there are
 
 
 @dataclass
@@ -90,6 +94,7 @@ class DecisionLog:
                 step.tick,
                 self._rows_seen,
                 *decision.probabilities,
+                *_NOT_THERE[len(decision.probabilities) :],
                 decision.propensity,
                 self._writer.ref("policy", decision.policy),
                 phase,
@@ -106,7 +111,8 @@ class DecisionLog:
     def _record_observations(self, step: Step) -> None:
         """The observations, and how far the rows of each process were known to them."""
         for service, values in enumerate(step.observations.tolist()):
-            self._writer.tables["observations"].append(step.observed_ns, step.tick, service, *values)
+            rest = _NO_VALUE[len(values) :]
+            self._writer.tables["observations"].append(step.observed_ns, step.tick, service, *values, *rest)
         assert self.window is not None
         seen = {name: [one.seq, one.at_ns, one.offset_ns] for name, one in self.window.seen.items()}
         self._writer.event("seen", tick=step.tick, observed_ns=step.observed_ns, rows=seen)

@@ -101,8 +101,11 @@ class Lead(Part):
         open_folder(setup)
         self.runs += 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"
-        reading = Reading.of(setup.source, setup.actuator)
-        recording = Recording(self.environment, role, setup.folder, setup.plan, clock, self.fail, reading=reading)
+        recording = Recording(
+            *(self.environment, role, setup.folder, setup.plan, clock, self.fail),
+            reading=Reading.of(setup.source, setup.actuator),
+            space=setup.space,
+        )
         self.environment.process_exit_code = None
         print("\n".join([*setup.describe(), *lines]), flush=True)
         agent = FaultAgent(setup, self._project) if setup.plan.faults else None
@@ -145,6 +148,7 @@ class Lead(Part):
                 "folder": str(run.setup.folder.resolve()),
                 "run_id": run.setup.facts["run_id"],
                 "plan": run.setup.facts["plan"],
+                "action_space": run.setup.facts["action_space"],
                 "clock": asdict(clock.anchor),
                 "start_ns": start_ns,
                 "newest_ns": start_ns,

@@ -14,15 +14,18 @@ from typing import Any
 
 import requests
 
+from rl_hooks.action_space import ALL_STRATEGIES, INSTANCES, KINDS, STRATEGIES, ActionSpace, ActionSpaceError, instances
 from rl_hooks.actuators.header import BUILTIN as ACTUATORS
-from rl_hooks.actuators.named import make_actuator
-from rl_hooks.control import Actuator, Source
+from rl_hooks.actuators.named import make_actuator, space_of
+from rl_hooks.control import Actuator, Source, SourceError
+from rl_hooks.decision import REQUEST_PIN
 from rl_hooks.faults.injector import NONE, Injector, InjectorError, make_injector
 from rl_hooks.parts import PartError, find_rewards
 from rl_hooks.policies.builtin import LoggingPolicy
 from rl_hooks.policies.named import RUN_FORMS, make_policies, make_run_policy
 from rl_hooks.policies.observed import Observed
 from rl_hooks.policies.turns import Turns, turns_facts
+from rl_hooks.sources.instances import LISTED_AT, known_instances
 from rl_hooks.sources.named import make_source
 from rl_hooks.sources.none import FORMS as SOURCES
 from rl_hooks.target import TargetError, root_of
@@ -35,7 +38,7 @@ from scenario.plan import Plan, make_plan
 DEFAULT_SCENARIO_FILE = "comprehensive_rl_training_config.yaml"
 DEFAULT_HOST = "http://127.0.0.1:8080/proxy"
 PROBE_TIMEOUT_S = 2.0
-SANDBOX = "sandbox"
+SANDBOX, HEADER = "sandbox", "header"
 
 
 class SetupError(Exception):
@@ -63,6 +66,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--logging-policy": {
         "default": "uniform",
         "help": f"policy that routes while we record: {RUN_FORMS}",
+    },
+    "--action-space": {
+        "choices": list(KINDS),
+        "default": STRATEGIES,
+        "help": f"what a decision chooses among: the balancer's strategies, or the instances of each service, which "
+        f"requests then pin by {REQUEST_PIN}",
     },
     "--metrics-source": {"default": "auto", "help": f"auto, {SOURCES} or module:attribute"},
     "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
@@ -118,6 +127,7 @@ class Setup:
     source: Source
     actuator: Actuator
     injector: str  # as --fault-injector names it, without `auto`
+    space: ActionSpace
     facts: Mapping[str, Any]  # for the manifest
 
     @property
@@ -137,6 +147,7 @@ class Setup:
         return [
             *self.plan.describe(),
             f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
+            *self.space.describe(),
             f"logging policy: {self.policy.describe()}"
             + (", the balancer decides by itself" if isinstance(self.policy, Observed) else ""),
             *([f"turns: {self.policy.summary()}"] if isinstance(self.policy, Turns) else []),
@@ -161,19 +172,29 @@ def make_setup(options: Any, host: str) -> Setup:
     plan = _attempt(problems, lambda: _plan(options))
     _attempt(problems, lambda: find_rewards(plan.scenario.rewards) if plan is not None else None)
     root = _attempt(problems, lambda: root_of(host))
-    policy = _attempt(problems, lambda: _policy(options.logging_policy, plan))
     kind = _kind_of(root) if root is not None else ""
     source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
-    actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX else "header")
+    pinned = options.action_space == INSTANCES
+    actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX and not pinned else HEADER)
     source = _attempt(problems, lambda: make_source("--metrics-source", source_name, root))
     actuator = _attempt(problems, lambda: make_actuator("--actuator", actuator_name, root))
+    space = None
+    if pinned and source is not None and root is not None:
+        space = _attempt(problems, lambda: _pinned(actuator_name, source, root))
+    elif not pinned and actuator is not None:
+        space = _attempt(problems, lambda: space_of(f"--actuator {actuator_name}", actuator))
+    # Which words name an instance is not known without the instances: that they are not is told already.
+    if space is not None or not pinned:
+        policy = _attempt(problems, lambda: _policy(options.logging_policy, plan, space))
+    else:
+        policy = None
     injector_name = _named(options.fault_injector, SANDBOX if kind == SANDBOX else NONE)
     faults = plan.faults if plan is not None else ()
     injector = _attempt(problems, lambda: _make_injector(injector_name, root, host, faults))
     _attempt(problems, lambda: _writable(Path(options.logs)))
     if getattr(actuator, "observes", False):
         policy = _attempt(problems, lambda: _observed(options)) or policy
-    if problems or plan is None or policy is None or source is None or actuator is None:
+    if problems or plan is None or policy is None or source is None or actuator is None or space is None:
         raise SetupError("\n".join(problems))
     started_ns = time.time_ns()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_ns // 10**9))
@@ -189,6 +210,7 @@ def make_setup(options: Any, host: str) -> Setup:
         "versions": versions(),
         "target": host,
         "balancer": kind or "unknown",
+        "action_space": space.to_json(),
         "logging_policy": policy.describe(),
         **turns_facts(policy),
         "source": source.describe(),
@@ -205,7 +227,7 @@ def make_setup(options: Any, host: str) -> Setup:
         "ended_unix_ns": None,
         "state": "running",
     }
-    return Setup(plan, host, folder, policy, source, actuator, injector_name, facts)
+    return Setup(plan, host, folder, policy, source, actuator, injector_name, space, facts)
 
 
 def _make_injector(name: str, root: str | None, host: str, faults: tuple[PlanFault, ...]) -> Injector | None:
@@ -228,12 +250,35 @@ def _make_injector(name: str, root: str | None, host: str, faults: tuple[PlanFau
     return injector
 
 
-def _policy(text: str, plan: Plan | None) -> LoggingPolicy | Turns | None:
-    """Who decides. Without a plan nobody can, but what is wrong with the names is told all the same."""
-    if plan is None:
-        make_policies(text)
+def _pinned(actuator: str, source: Source, root: str) -> ActionSpace:
+    """The instances that there are now."""
+    place = f"--action-space {INSTANCES}"
+    problems = []
+    if actuator != HEADER:
+        problems.append(
+            f"{place}: instances are pinned by a header of each request, and --actuator {actuator} tells the balancer "
+            f"strategies; leave it out or say --actuator {HEADER}"
+        )
+    try:
+        space = instances(known_instances(source, root))
+    except SourceError as error:
+        problems.append(
+            f"{place}: the instances are not known ({error}); name a metrics source that knows them with "
+            f"--metrics-source, or let the balancer list them at {LISTED_AT}"
+        )
+    except ActionSpaceError as error:
+        problems += [f"{place}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise SetupError("\n".join(problems))
+    return space
+
+
+def _policy(text: str, plan: Plan | None, space: ActionSpace | None) -> LoggingPolicy | Turns | None:
+    """Who decides. Without plan and actions nobody can, but what is wrong with the names is told all the same."""
+    if plan is None or space is None:
+        make_policies(text, space or ALL_STRATEGIES)
         return None
-    return make_run_policy(text, plan)
+    return make_run_policy(text, plan, space)
 
 
 def _observed(options: Any) -> Observed:

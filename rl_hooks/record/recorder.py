@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
 from rl_hooks.decision import (
     ACTION_INDEX,
-    ACTIONS,
     HOUR_US,
     NO_INSTANCE,
-    REQUEST_ACTION,
     RESPONSE_ACTION,
     RESPONSE_INSTANCE,
     RESPONSE_QUEUE_MS,
@@ -63,8 +62,9 @@ _NOT_SERVED = (0, MISSING_U8, MISSING_U32, MISSING_U32)
 class InForce:
     """The decision each service's requests are sent under now."""
 
-    def __init__(self) -> None:
+    def __init__(self, space: ActionSpace = ALL_STRATEGIES) -> None:
         self.tick = MISSING_U32
+        self._space = space
         # service name -> (action name, action index, request headers, propensity)
         self.by_service: dict[str, tuple[str | None, int, Mapping[str, str], float]] = dict.fromkeys(
             SERVICES, _NO_ACTION
@@ -73,12 +73,14 @@ class InForce:
     def set(self, tick: int, chosen: Iterable[tuple[int, int, float]]) -> None:
         """`chosen`: (service index, action index, propensity) for every service; MISSING_U8: the balancer decides."""
         self.by_service = {
-            SERVICES[service]: (ACTIONS[action], action, {REQUEST_ACTION: ACTIONS[action]}, propensity)
-            if action != MISSING_U8
-            else _NO_ACTION
+            SERVICES[service]: _NO_ACTION if action == MISSING_U8 else self._asked(service, action, propensity)
             for service, action, propensity in chosen
         }
         self.tick = tick
+
+    def _asked(self, service: int, action: int, propensity: float) -> tuple[str, int, Mapping[str, str], float]:
+        name = self._space.name(service, action)
+        return name, action, {self._space.header: name}, propensity
 
 
 class Recorder:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
 from rl_hooks.clock import Anchor, Offset, SteadyClock
 from rl_hooks.control import Controller, limit_sampling
 from rl_hooks.record import generator, upkeep
@@ -63,13 +64,14 @@ class Recording:
         on_fault: Callable[[str], None],
         offset_of: Callable[[Anchor], Offset | None] = _leading,
         reading: Reading = ORDINARY,
+        space: ActionSpace = ALL_STRATEGIES,
     ) -> None:
         self.role = role
         self.folder = folder
         self.plan = plan
         self.run_time_s = run_time_s
         self.fault: str | None = None
-        self.in_force = InForce()
+        self.in_force = InForce(space)
         self.loop: DecisionLoop | None = None
         self.window: LiveWindow | None = None  # what this process decides with
         self._environment = environment
@@ -101,11 +103,17 @@ class Recording:
         spans = Spans.of_seconds(setup.plan.window_s, setup.plan.decision_interval_s)
         give_up = give_up_ns(setup.plan.request_timeout_s)
         local = self.role == "local"
-        self.window = LocalWindow(spans, give_up, Reporter(self.writer)) if local else LiveWindow(spans, give_up)
+        self.window = (
+            LocalWindow(spans, give_up, Reporter(self.writer), setup.space)
+            if local
+            else LiveWindow(spans, give_up, setup.space)
+        )
         limit_sampling(setup.source, setup.plan.decision_interval_s)
         reading = Reading.of(setup.source, setup.actuator)
         source = FedSource(setup.source, self._take_loads) if reading.loads else setup.source
-        controller = Controller(setup.policy, source, setup.actuator, setup.plan.seed, self.clock.now_ns, self.window)
+        controller = Controller(
+            setup.policy, source, setup.actuator, setup.plan.seed, self.clock.now_ns, self.window, setup.space
+        )
         interval_s = setup.plan.decision_interval_s
         self.loop = DecisionLoop(controller, self.writer, self.in_force, self.phase_now, interval_s, announce)
         if reading.statements:

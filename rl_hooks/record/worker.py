@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 from locust.exception import RPCError
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.clock import Anchor, Offset, between
 from rl_hooks.record.clocks import MasterClock
 from rl_hooks.record.part import EXIT_MASTER_GONE, EXIT_ROWS_LOST, ROWS_REPORTED, Part
@@ -71,6 +72,7 @@ class Worker(Part):
         folder: str,
         run_id: str,
         plan: Mapping[str, Any],
+        action_space: Mapping[str, Any],
         clock: Mapping[str, int],
         start_ns: int,
         newest_ns: int,
@@ -93,14 +95,9 @@ class Worker(Part):
         place = self._place(Path(folder), run_id)
         self._run_id = run_id
         recording = self.recording = Recording(
-            self.environment,
-            "worker",
-            place,
-            Plan.from_json(plan),
-            run_time_s,
-            self.fail,
-            offset_of,
-            Reading(**reading),
+            *(self.environment, "worker", place, Plan.from_json(plan), run_time_s, self.fail, offset_of),
+            reading=Reading(**reading),
+            space=ActionSpace.from_json(action_space),
         )
         if decision is not None:
             self.recording.in_force.set(**decision)

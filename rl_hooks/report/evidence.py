@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_hooks.decision import ACTIONS, SERVICE_INDEX
+from rl_hooks.action_space import STRATEGIES, ActionSpace
+from rl_hooks.decision import SERVICE_INDEX, SERVICES
 from rl_hooks.export import align, schema, split
 from rl_hooks.export.bundle import DATASET
 from rl_hooks.export.dataset import Dataset, assemble
@@ -55,6 +56,51 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """The actions as the checks count them: those that exist, an instance of each service on its own."""
+
+    labels: tuple[str, ...]
+    place: Ints  # (services, numbers of actions) -> position in labels; -1: it does not exist
+    missing: tuple[str, ...]  # strategies that the balancer does not have, which nobody can try
+
+    @staticmethod
+    def of(space: ActionSpace) -> "Columns":
+        """
+        >>> from rl_hooks.action_space import strategies
+        >>> Columns.of(strategies(["circuit_breaker"])).place[0].tolist()
+        [0, 1, 2, 3, -1, 4]
+        """
+        there = np.array(space.mask())
+        place = np.full(there.shape, -1, np.int64)
+        if space.kind == STRATEGIES:
+            place[there] = (np.cumsum(there, axis=1) - 1)[there]
+            return Columns(tuple(space.choices(0).there), place, tuple(space.missing_in_order))
+        place[there] = np.arange(int(there.sum()))
+        names = [(service, name) for service, mine in zip(SERVICES, space.names, strict=True) for name in mine]
+        twice = len({name for _, name in names}) < len(names)
+        return Columns(tuple(f"{service} {name}" if twice else name for service, name in names), place, ())
+
+    def told(self) -> str:
+        """For the text of a check: what is missing on purpose."""
+        return f" Not in this balancer: {', '.join(self.missing)}." if self.missing else ""
+
+    @property
+    def mask(self) -> Mask:
+        """(services, actions) which actions a service has."""
+        found = np.zeros((len(self.place), len(self.labels)), bool)
+        service, number = np.nonzero(self.place >= 0)
+        found[service, self.place[service, number]] = True
+        return found
+
+    def spread(self, service: Ints, values: Array) -> Array:
+        """(n, numbers of actions) -> (n, actions), 0 for what another service has."""
+        found = np.zeros((len(values), len(self.labels)), values.dtype)
+        row, number = np.nonzero(self.place[service] >= 0)
+        found[row, self.place[service[row], number]] = values[row, number]
+        return found
+
+
+@dataclass(frozen=True)
 class Evidence:
     """n steps in order of run, service and time; row i of `steps` belongs to row i of the matrices."""
 
@@ -63,6 +109,7 @@ class Evidence:
     steps: pd.DataFrame  # transitions of all parts (column `split`), without observations
     observation: npt.NDArray[np.float32]  # (n, features)
     next_observation: npt.NDArray[np.float32]  # (n, features)
+    columns: "Columns"  # what is counted as an action
     probabilities: npt.NDArray[np.float32]  # (n, actions) of the logging policy
     requests: pd.DataFrame  # the columns _REQUESTS
     recorded: tuple[Recorded, ...]  # the run folders; empty when only a bundle was given
@@ -90,8 +137,19 @@ class Evidence:
 
     @cached_property
     def action(self) -> Ints:
-        action: Ints = self.steps["action"].to_numpy(np.int64)
+        """(n,) positions in the labels."""
+        action: Ints = self.columns.place[self.service, self.steps["action"].to_numpy(np.int64)]
         return action
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.columns.labels
+
+    @cached_property
+    def mask(self) -> Mask:
+        """(n, actions) which actions existed for the step's service."""
+        mask: Mask = self.columns.mask[self.service]
+        return mask
 
     @cached_property
     def service(self) -> Ints:
@@ -213,7 +271,9 @@ def _evidence(
     names = [feature["name"] for feature in facts["observation"]["features"]]
     before, after = ([f"{prefix}.{name}" for name in names] for prefix in ("obs", "next"))
     wide = {*before, *after, "action_probs", "action_mask", "observation_mask"}
-    probabilities = np.array(frame["action_probs"].tolist(), np.float32).reshape(len(frame), len(ACTIONS))
+    space = ActionSpace.of(facts)
+    columns, service = Columns.of(space), frame["service"].map(SERVICE_INDEX).to_numpy(np.int64)
+    probabilities = np.array(frame["action_probs"].tolist(), np.float32).reshape(len(frame), space.size)
     plans = [Plan.from_json(run.manifest["plan"]) for run in runs]
     return Evidence(
         origin=origin,
@@ -221,7 +281,8 @@ def _evidence(
         steps=frame[[name for name in frame if name not in wide]].copy(),
         observation=frame[before].to_numpy(np.float32),
         next_observation=frame[after].to_numpy(np.float32),
-        probabilities=probabilities,
+        columns=columns,
+        probabilities=columns.spread(service, probabilities),
         requests=requests.to_pandas(),
         recorded=tuple(Recorded(run, plan, align.plan_start_ns(run)) for run, plan in zip(runs, plans, strict=True)),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.decision import SERVICES
 from rl_hooks.report import stats, svg
 from rl_hooks.report.checks.recording import missing_gauges
 from rl_hooks.report.evidence import Array, Evidence, Floats, Ints, Recorded
@@ -195,10 +195,10 @@ def _generator(part: Recorded, end_s: float, bands: Sequence[Band], named: str) 
 def _actions_by_phase(evidence: Evidence) -> Iterator[Picture]:
     rows = evidence.usable
     phase = evidence.steps["phase"].to_numpy()[rows]
-    table = np.zeros((len(evidence.phases), len(ACTIONS)))
+    table = np.zeros((len(evidence.phases), len(evidence.labels)))
     for number, name in enumerate(evidence.phases):
-        table[number] = np.bincount(evidence.action[rows[phase == name]], minlength=len(ACTIONS))
-    body = heat_table("phase", evidence.phases, ACTIONS, table.astype(int))
+        table[number] = np.bincount(evidence.action[rows[phase == name]], minlength=len(evidence.labels))
+    body = heat_table("phase", evidence.phases, evidence.labels, table.astype(int))
     yield Picture("Actions by phase", "Usable decisions; a 0 is a phase in which an action was not tried.", body)
 
 
@@ -209,21 +209,21 @@ def _propensities(evidence: Evidence) -> Iterator[Picture]:
     p, action = evidence.probabilities[rows].astype(np.float64), evidence.action[rows]
     reach = stats.z_of(0.99)
     error = np.sqrt((p * (1 - p)).sum(axis=0)) / len(rows)
-    share = np.bincount(action, minlength=len(ACTIONS)) / len(rows)
+    share = np.bincount(action, minlength=len(evidence.labels)) / len(rows)
     found = [
         svg.Dot(name, share[a], max(0.0, share[a] - reach * error[a]), share[a] + reach * error[a], p[:, a].mean())
-        for a, name in enumerate(ACTIONS)
+        for a, name in enumerate(evidence.labels)
     ]
-    found += _by_probability(p, action, reach)
+    there = evidence.mask[rows]
+    found += _by_probability(p[there], np.eye(p.shape[1])[action][there], reach)
     label = "How often actions were taken, with 99 % intervals, and the mean probability that was logged"
     caption = "Dot: how often, with its 99 % interval; bar: how often the log says. They should meet."
     legend = (("c1", "frequency"), ("mark", "mean logged propensity"))
     yield Picture("Propensity against frequency", caption, svg.dots(label, found), legend)
 
 
-def _by_probability(p: Floats, action: Ints, reach: float) -> list[svg.Dot]:
+def _by_probability(flat: Floats, taken: Floats, reach: float) -> list[svg.Dot]:
     """The same for groups of (step, action) with about equal logged probability, where the log has several."""
-    flat, taken = p.ravel(), np.eye(p.shape[1])[action].ravel()
     levels, group = np.unique(np.round(flat, 4), return_inverse=True)
     if len(levels) < 2:
         return []
@@ -247,7 +247,7 @@ def _rewards(evidence: Evidence) -> Iterator[Picture]:
     if len(rows) == 0:
         return
     groups = []
-    for number, name in enumerate(ACTIONS):
+    for number, name in enumerate(evidence.labels):
         values = evidence.reward[rows[evidence.action[rows] == number]]
         groups.append((name, values[np.isfinite(values)]))
     caption = (
@@ -264,7 +264,8 @@ def _coverage(case: Case) -> Iterator[Picture]:
         f"Steps by state cluster and action, clusters by size; cells below {case.limits.cell_samples} are underlined. "
         "A learner can only judge what was tried there."
     )
-    yield Picture("Coverage", caption, heat_table("state", names, ACTIONS, case.cells, case.limits.cell_samples))
+    labels = case.evidence.labels
+    yield Picture("Coverage", caption, heat_table("state", names, labels, case.cells, case.limits.cell_samples))
 
 
 def _recoveries(case: Case) -> Iterator[Picture]:

@@ -5,9 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.report import stats
-from rl_hooks.report.evidence import Array, Evidence, Floats, Ints
+from rl_hooks.report.evidence import Array, Evidence, Floats, Ints, Mask
 from rl_hooks.report.faults import Recovery, recoveries
 from rl_hooks.report.thresholds import Thresholds
 
@@ -81,7 +80,14 @@ class Case:
     @cached_property
     def cells(self) -> Ints:
         """(clusters, actions) judged steps."""
-        return cell_counts(self.cluster, self.evidence.action[self.evidence.judged], len(ACTIONS))
+        return cell_counts(self.cluster, self.evidence.action[self.evidence.judged], len(self.evidence.labels))
+
+    @cached_property
+    def possible(self) -> Mask:
+        """(clusters, actions) which actions existed for a service of the cluster."""
+        found = np.zeros(self.cells.shape, bool)
+        np.logical_or.at(found, self.cluster, self.evidence.mask[self.evidence.judged])
+        return found
 
     @cached_property
     def residual(self) -> Floats:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rl_hooks.action_space import ActionSpace, instances, strategies
+from rl_hooks.decision import SERVICES
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from rl_hooks.export.own_features import Before, find_features
 from rl_hooks.observation import Feature
 from rl_hooks.policies.builtin import PolicyError
-from rl_hooks.policies.named import make_policy
+from rl_hooks.policies.named import check_fit, make_policy
 from tests import builders
+from tests.builders import run_in
 from tests.rl_hooks.report import made
 from training.errors import TrainingError
 from training.evidence import read
@@ -39,6 +42,8 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
+FOUR = strategies(["circuit_breaker", "backpressure"])
+PODS = instances({service: [f"{service}-{number}" for number in (1, 2, 3)] for service in SERVICES})
 QUICK = replace(Settings(), steps=600, members=2, checkpoints=2, hidden=(32,))
 COLUMNS = 3
 
@@ -66,6 +71,7 @@ def transitions(rng: np.random.Generator, episodes: int, wanted: Mapping[str, An
         actions=np.concatenate([actions for _, actions, _ in parts]),
         rewards=np.concatenate([rewards for _, _, rewards in parts]).astype(np.float32),
         episodes=tuple(slice(10 * number, 10 * number + 10) for number in range(episodes)),
+        n_actions=6,
     )
 
 
@@ -112,7 +118,7 @@ def test_cloning_says_how_often_actions_were_logged() -> None:
 
 
 def test_the_average_of_weights_is_their_mean() -> None:
-    networks = [make_network(COLUMNS, (4,)) for _ in range(3)]
+    networks = [make_network(COLUMNS, (4,), 6) for _ in range(3)]
     average = Average()
     for network in networks:
         average.add(list(network.parameters()))
@@ -205,3 +211,35 @@ def test_what_the_exporter_adds_is_learned_from_and_judged_by_and_refused_where_
     assert (probabilities.sum(axis=1) == 1).all()
     with pytest.raises(PolicyError, match="feature failures: the exporter made it after the run, and nothing makes it"):
         make_policy(f"onnx:{policy.path}")
+
+
+@pytest.mark.parametrize("algorithm", ["cql", "awac", "cloning"])
+@pytest.mark.parametrize("space", [FOUR, PODS], ids=["strategies", "instances"])
+def test_a_policy_learns_what_exists_and_never_takes_anything_else(
+    tmp_path: Path, space: ActionSpace, algorithm: str
+) -> None:
+    plan = builders.plan(phases={"morning": 8.0, "evening": 8.0})
+    write_bundle(assemble([run_in(space, builders.random_run(count=20_000, planned=plan))]), tmp_path / "bundle")
+    material = read_material(tmp_path / "bundle")
+    there = np.flatnonzero(space.available(0))
+    assert material.train.n_actions == len(there)
+    assert set(np.unique(material.train.actions)) == set(range(len(there)))
+    short = replace(Settings(), steps=60, members=1, checkpoints=1, hidden=(8,))
+    trained = train.train(material, algorithm, short, lambda _: None)
+    policy = train.write(trained, material, tmp_path / "out")
+    assert policy.schema.actions == space.labels
+    raw = np.random.default_rng(3).normal(0, 50, (500, len(policy.features))).astype(np.float32)
+    values = policy.values(raw)
+    assert set(values.argmax(axis=1)) <= set(there.tolist())
+    check_fit(policy, material.bundle.facts["windows_s"]["window"], plan.decision_interval_s, space)
+    assert sum(trained.metrics["action_shares"].values()) == pytest.approx(1)
+
+
+def test_services_with_different_numbers_of_instances_are_not_trained_on(tmp_path: Path) -> None:
+    names = {service: [f"{service}-{number}" for number in (1, 2, 3)] for service in SERVICES}
+    space = instances({**names, "cart-service": names["cart-service"][:2]})
+    write_bundle(assemble([run_in(space)]), tmp_path / "bundle")
+    with pytest.raises(
+        TrainingError, match=r"different numbers of instances .*cart-service 2, .* as many instances of"
+    ):
+        read_material(tmp_path / "bundle")

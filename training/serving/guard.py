@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rl_hooks.action_space import Choices
 from rl_hooks.control import Actuator, ActuatorError, Sample, Source, SourceError
-from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
+from rl_hooks.policies.builtin import LoggingPolicy, PolicyError, looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,15 @@ class Guarded:
     @property
     def schema(self) -> Any:
         return getattr(self.base, "schema", None)
+
+    @property
+    def by_observation(self) -> bool:
+        return looks(self.base)
+
+    def among(self, choices: Choices) -> LoggingPolicy:
+        """Base and fallback are made for the balancer's actions already."""
+        del choices
+        return self
 
     def describe(self) -> str:
         return (self._decided or self.base).describe()

@@ -43,8 +43,8 @@ class Service:
         self._actuator = GuardedActuator(setup.actuator)
         limit_sampling(setup.source, plan.decision_interval_s)
         policy, source = setup.explored(self._guard), GuardedSource(setup.source)
-        self._controller = Controller(policy, source, self._actuator, plan.seed, window=self._window)
-        self._log = DecisionLog(self.writer, InForce(), self._window, lambda tick, chosen: None)
+        self._controller = Controller(policy, source, self._actuator, plan.seed, window=self._window, space=setup.space)
+        self._log = DecisionLog(self.writer, InForce(setup.space), self._window, lambda tick, chosen: None)
         self._sample_ns: int | None = None
         self._told: set[str] = set()
         self._policy_fault: str | None = None

@@ -11,12 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rl_hooks.actuators.named import make_actuator
+from rl_hooks.action_space import ALL_STRATEGIES, ActionSpace
+from rl_hooks.actuators.named import make_actuator, space_of
 from rl_hooks.control import Actuator, Source, SourceError
 from rl_hooks.decision import SERVICES
 from rl_hooks.observation import FEATURES, OF_METRICS
 from rl_hooks.parts import PartError, find_rewards
-from rl_hooks.policies.builtin import EpsilonGreedy, Fixed, LoggingPolicy, PolicyError
+from rl_hooks.policies.builtin import EpsilonGreedy, Fixed, LoggingPolicy, PolicyError, by_service
 from rl_hooks.policies.named import check_fit, make_policy
 from rl_hooks.sources.access_log import AccessLogFollower
 from rl_hooks.sources.named import make_source
@@ -49,10 +50,12 @@ class Setup:
     fallback: Fixed
     explore: float
     folder: Path
+    space: ActionSpace
     facts: dict[str, Any]  # for the manifest
 
     def explored(self, policy: LoggingPolicy) -> LoggingPolicy:
-        return EpsilonGreedy(policy, self.explore) if self.explore else policy
+        choices = self.space.choices(0)  # the strategies are the same for every service
+        return EpsilonGreedy(policy, self.explore, choices=choices) if self.explore else policy
 
     def describe(self) -> list[str]:
         """What a person should know before it starts, one fact a line."""
@@ -63,6 +66,7 @@ class Setup:
             f"serving {self.explored(self.policy).describe()}, {every}, {window}, seed {self.plan.seed}",
             f"target: {self.facts['target']} ({ways})",
             f"requests: {log.describe()}" if log else "requests: no access log, features of requests are not known",
+            *self.space.describe(),
             f"by telemetry older than {self.limits.stale_after_s:g} s: {self.explored(self.fallback).describe()}",
             f"run folder: {self.folder}",
         ]
@@ -73,19 +77,23 @@ def make_setup(options: argparse.Namespace) -> Setup:
     problems = _wrong_numbers(options)
     seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
     root = _attempt(problems, lambda: root_of(options.host))
-    policy = _attempt(problems, lambda: make_policy(options.policy))
+    actuator = _attempt(problems, lambda: _actuator(options.actuator, root))
+    space = _attempt(problems, lambda: space_of(f"--actuator {options.actuator}", actuator)) if actuator else None
+    known = space or ALL_STRATEGIES
+    policy = _attempt(problems, lambda: make_policy(options.policy, known))
+    fallback = _attempt(problems, lambda: _fallback(options.fallback, known))
     file = _attempt(problems, lambda: load_file(find_file(options.scenario_file)) if options.scenario_file else None)
     duration_s = math.inf if options.duration is None else options.duration
     plan = None
     if policy is not None and (file is not None or not options.scenario_file):
-        plan = _attempt(problems, lambda: _plan(policy, file, options.scenario, seed, duration_s))
+        plan = _attempt(problems, lambda: _plan(policy, file, options.scenario, seed, duration_s, known))
     source = _attempt(problems, lambda: _source(options.source, root))
-    actuator = _attempt(problems, lambda: _actuator(options.actuator, root))
     follower = _attempt(problems, lambda: AccessLogFollower(Path(options.requests)) if options.requests else None)
     if policy is not None:
         _attempt(problems, lambda: _check_telemetry(policy, options))
-    if problems or plan is None or policy is None or source is None or actuator is None:
+    if problems or plan is None or policy is None or source is None or actuator is None or space is None:
         raise ServeError("\n".join(problems))
+    assert fallback is not None
     limits = Limits(
         options.stale_after or STALE_INTERVALS * plan.decision_interval_s,
         samples=options.source != "none",
@@ -93,9 +101,8 @@ def make_setup(options: argparse.Namespace) -> Setup:
     )
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = Path(options.run_folder or Path("runs") / f"{NAME}_{stamp}")
-    setup = Setup(
-        plan, policy, source, actuator, follower, limits, Fixed(options.fallback), options.explore, folder, {}
-    )
+    decides = by_service(policy, space)[0]
+    setup = Setup(plan, decides, source, actuator, follower, limits, fallback, options.explore, folder, space, {})
     setup.facts.update(_facts(setup, options, file))
     return setup
 
@@ -114,13 +121,21 @@ def _wrong_numbers(options: argparse.Namespace) -> list[str]:
     ]
 
 
-def _plan(policy: LoggingPolicy, file: ScenarioFile | None, name: str | None, seed: int, duration_s: float) -> Plan:
+def _plan(
+    policy: LoggingPolicy,
+    file: ScenarioFile | None,
+    name: str | None,
+    seed: int,
+    duration_s: float,
+    space: ActionSpace,
+) -> Plan:
     schema = getattr(policy, "schema", None)
     if file is not None:
         plan = plan_of_scenario(file.scenario(name), seed, duration_s)
-        check_fit(policy, plan.window_s, plan.decision_interval_s)
+        check_fit(policy, plan.window_s, plan.decision_interval_s, space)
         find_rewards(plan.scenario.rewards)
         return plan
+    by_service(policy, space)
     if schema is None:
         raise ServeError(
             f"policy {policy.describe()}: was not trained, so it does not say how often to decide and what the SLOs "
@@ -160,6 +175,13 @@ def _source(name: str, root: str | None) -> Source:
     return source
 
 
+def _fallback(action: str, space: ActionSpace) -> Fixed:
+    try:
+        return Fixed(action, choices=space.choices(0))
+    except PolicyError as error:
+        raise ServeError(f"--fallback {action}: {error}") from error
+
+
 def _check_telemetry(policy: LoggingPolicy, options: argparse.Namespace) -> None:
     """Raises ServeError where a trained policy would miss, always, what it had when it was trained."""
     schema = getattr(policy, "schema", None)
@@ -191,6 +213,7 @@ def _facts(setup: Setup, options: argparse.Namespace, file: ScenarioFile | None)
         "versions": _versions(),
         "target": options.host,
         "balancer": "unknown",
+        "action_space": setup.space.to_json(),
         "logging_policy": setup.explored(setup.policy).describe(),
         "source": setup.source.describe(),
         "actuator": setup.actuator.describe(),

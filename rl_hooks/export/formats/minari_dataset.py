@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from minari.data_collector import EpisodeBuffer
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.export.formats.flat import flat_facts
 from rl_hooks.export.formats.source import Bundle, Part, transitions_path
 from scenario.load import CONFIGS
@@ -77,7 +78,9 @@ def environment(bundle: Bundle) -> gymnasium.envs.registration.EnvSpec | None:
     """The sandbox as it was in all runs, with the bundle's encoding; None where it was another system, or several."""
     runs = bundle.facts["runs"]
     worlds = [{name: run.get(name) for name in ("balancer", "config_sha256", *_WORLD)} for run in runs]
-    if worlds[0]["balancer"] != "sandbox" or not _is_ours(runs[0]) or any(one != worlds[0] for one in worlds):
+    if not ActionSpace.of(bundle.facts).is_whole or worlds[0]["balancer"] != "sandbox":
+        return None  # the environment decides among all strategies
+    if not _is_ours(runs[0]) or any(one != worlds[0] for one in worlds):
         return None
     known = {argument: worlds[0][name] for name, argument in _WORLD.items() if worlds[0][name] is not None}
     scaling = {name: bundle.encoding.facts()[name] for name in ("mean", "std")}

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.export.dataset import Dataset
 from rl_hooks.export.rewards import REWARDS
 
@@ -77,9 +76,9 @@ def transitions(data: Dataset, part: str) -> pa.Table:
             own = [f"reward_{one}" for one in data.plan.scenario.rewards]
             columns.update({component: _plain(frame[component], pa.float32()) for component in own})
         columns[name] = _plain(frame[name], kind)
-    probabilities = frame[[f"prob_{index}" for index in range(len(ACTIONS))]].to_numpy(np.float32)
+    probabilities = frame[[f"prob_{index}" for index in range(data.space.size)]].to_numpy(np.float32)
     columns["action_probs"] = _lists(probabilities, pa.float32())
-    columns["action_mask"] = _lists(np.ones(probabilities.shape, bool), pa.bool_())
+    columns["action_mask"] = _lists(np.array(data.space.mask())[frame["service_index"]], pa.bool_())
     columns.update(_features(data, "next", after))
     columns.update(_features(data, "all", data.all_rows[rows]))
     if part == "excluded":

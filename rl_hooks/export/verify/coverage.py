@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.export.stated import is_observed
 from rl_hooks.export.verify.line import Line, Verdict, met_if, percent
 from rl_hooks.run_reader import Run
@@ -19,6 +20,7 @@ def coverage_lines(run: Run, plan: Plan) -> list[Line]:
     phases = [phase.name for phase in plan.phases]
     profiles = list(plan.max_users_per_profile)
     decided = run.decisions
+    space = ActionSpace.of(run.manifest)
     services = np.array(SERVICES, object)[decided["service"]]
     decided_in = _named(run, "phase", decided)
     return [
@@ -27,18 +29,19 @@ def coverage_lines(run: Run, plan: Plan) -> list[Line]:
         _present("services", SERVICES, np.array(SERVICES, object)[run.requests["service"]], "requests"),
         _present("profiles", profiles, _named(run, "profile", run.requests), "requests"),
         _present("phases", phases, _named(run, "phase", run.requests), "requests"),
-        *([] if is_observed(run) else _actions(decided, phases, services, decided_in)),
+        *([] if is_observed(run) else _actions(space, decided, phases, services, decided_in)),
         *_intervals(run, plan),
     ]
 
 
-def _actions(decided: Any, phases: list[str], services: Any, decided_in: Any) -> list[Line]:
+def _actions(space: ActionSpace, decided: Any, phases: list[str], services: Any, decided_in: Any) -> list[Line]:
     """What was drawn. A balancer that decides by itself need not try everything."""
-    actions = np.array(ACTIONS, object)[decided["action"]]
+    there = [name for number, name in enumerate(space.labels) if any(mine[number] for mine in space.mask())]
+    actions = np.array(space.labels, object)[decided["action"]]
     return [
-        _present("actions", ACTIONS, actions, "decisions"),
-        _pairs("service x action", SERVICES, ACTIONS, services, actions),
-        _pairs("phase x action", phases, ACTIONS, decided_in, actions),
+        _present("actions", there, actions, "decisions"),
+        _service_pairs(space, services, actions),
+        _pairs("phase x action", phases, there, decided_in, actions),
     ]
 
 
@@ -65,6 +68,16 @@ def _pairs(what: str, firsts: Iterable[str], seconds: Iterable[str], one: Any, o
         for second in seconds
     }
     return _counted(what, counts, "decisions")
+
+
+def _service_pairs(space: ActionSpace, services: Any, actions: Any) -> Line:
+    """Each service with the actions that it has."""
+    counts = {}
+    for service, names, mine in zip(SERVICES, space.names, space.mask(), strict=True):
+        for label, name, there in zip(space.labels, names, mine, strict=False):
+            if there:
+                counts[f"{service} with {name}"] = int(((services == service) & (actions == label)).sum())
+    return _counted("service x action", counts, "decisions")
 
 
 def _counted(what: str, counts: dict[str, int], rows: str) -> Line:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.decision import SERVICES
 from rl_hooks.report import stats
 from rl_hooks.report.evidence import Floats, Ints
 from rl_hooks.report.state import SEED, Case, episode_folds, state_matrix
@@ -40,22 +40,25 @@ def action_share(case: Case) -> Finding:
     rows = evidence.judged
     if len(rows) == 0:
         return not_applicable(NO_STEPS)
-    counts, logged = np.zeros((len(SERVICES), len(ACTIONS))), np.zeros((len(SERVICES), len(ACTIONS)))
+    labels = evidence.labels
+    counts, logged = np.zeros((len(SERVICES), len(labels))), np.zeros((len(SERVICES), len(labels)))
     np.add.at(counts, (evidence.service[rows], evidence.action[rows]), 1)
     np.add.at(logged, evidence.service[rows], evidence.probabilities[rows])
     steps = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shares = np.where(counts.sum(axis=1, keepdims=True) > 0, counts / steps, 1.0)  # a service without steps is no case
+    # A service without steps is no case, and neither is an action that it does not have.
+    no_case = (counts.sum(axis=1, keepdims=True) == 0) | ~evidence.columns.mask
+    shares, meant_shares = np.where(no_case, 1.0, counts / steps), np.where(no_case, 1.0, logged / steps)
     service, action = np.unravel_index(int(shares.argmin()), shares.shape)
     smallest, limit = float(shares.min()), case.limits.action_share
     rare = [limit.judge(share) is Verdict.FAIL for share in shares.flat]
     if not evidence.whole_distribution:  # what was meant is not known: what is rare counts as meant to be
-        logged = counts
-    meant = [limit.judge(share) is Verdict.FAIL for share in (logged / steps).flat]
+        meant_shares = shares
+    meant = [limit.judge(share) is Verdict.FAIL for share in meant_shares.flat]
     return Finding(
         limit.judge(smallest),
-        f"The rarest action is {ACTIONS[int(action)]} for {SERVICES[int(service)]}, {smallest:.1%} of its "
-        f"{counts[service].sum():.0f} steps.",
-        {"smallest": smallest, "shares": dict(zip(ACTIONS, (counts.sum(axis=0) / counts.sum()).tolist(), strict=True))},
+        f"The rarest action is {labels[int(action)]} for {SERVICES[int(service)]}, {smallest:.1%} of its "
+        f"{counts[service].sum():.0f} steps.{evidence.columns.told()}",
+        {"smallest": smallest, "shares": dict(zip(labels, (counts.sum(axis=0) / counts.sum()).tolist(), strict=True))},
         # The logging policy gave it more: a service that was hardly called has had bad luck.
         too_small=not any(one and other for one, other in zip(rare, meant, strict=True)),
     )
@@ -95,7 +98,8 @@ def propensity(case: Case) -> Finding:
         )
         text = f"{counts}; {text}"
     elif min(corrected) < (case.limits.propensity_calibration.fail or 0):
-        text = f"{ACTIONS[off]} was drawn {mean[off]:.3f} times as often as logged (p {corrected[off]:.2g}); {text}"
+        name = evidence.labels[off]
+        text = f"{name} was drawn {mean[off]:.3f} times as often as logged (p {corrected[off]:.2g}); {text}"
     return Finding(
         verdict,
         text[0].upper() + text[1:],
@@ -113,7 +117,7 @@ def propensity(case: Case) -> Finding:
                     ],
                     "p_holm": corrected[index],
                 }
-                for index, name in enumerate(ACTIONS)
+                for index, name in enumerate(evidence.labels)
             },
         },
     )
@@ -125,7 +129,7 @@ def _stated_propensity(case: Case) -> Finding:
     evidence = case.evidence
     rows = evidence.usable[np.isfinite(evidence.propensity[evidence.usable])]
     p, action = evidence.propensity[rows], evidence.action[rows]
-    weights = np.where(action[:, None] == np.arange(len(ACTIONS)), 1 / p[:, None], 0.0)
+    weights = np.where(action[:, None] == np.arange(len(evidence.labels)), 1 / p[:, None], 0.0)
     tried: Any = (weights > 0).any(axis=0)  # what was never taken may have been impossible, which nobody stated
     mean, error = weights.mean(axis=0), weights.std(axis=0) / len(rows) ** 0.5
     p_value = [
@@ -139,7 +143,8 @@ def _stated_propensity(case: Case) -> Finding:
         f"mean of 1(A=a)/p from {mean[tried].min():.3f} to {mean[tried].max():.3f}, smallest propensity {smallest:.3f}."
     )
     if limits.propensity_calibration.judge(min(corrected)) is Verdict.FAIL:
-        text = f"{ACTIONS[off]} was taken {mean[off]:.3f} times as often as stated (p {corrected[off]:.2g}); {text}"
+        name = evidence.labels[off]
+        text = f"{name} was taken {mean[off]:.3f} times as often as stated (p {corrected[off]:.2g}); {text}"
     return Finding(
         verdict,
         "As the balancer stated: " + text,
@@ -147,7 +152,8 @@ def _stated_propensity(case: Case) -> Finding:
             "smallest": smallest,
             "invalid": int((~((p > 0) & (p <= 1))).sum()),
             "actions": {
-                name: {"mean": float(mean[index]), "p_holm": corrected[index]} for index, name in enumerate(ACTIONS)
+                name: {"mean": float(mean[index]), "p_holm": corrected[index]}
+                for index, name in enumerate(evidence.labels)
             },
         },
     )
@@ -179,28 +185,29 @@ def impossible(case: Case) -> Finding:
         return not_applicable("there is no usable step")
     if not evidence.whole_distribution:
         return not_applicable(NO_DISTRIBUTION if evidence.propensities != "none" else NO_PROPENSITIES)
-    never = (evidence.probabilities[rows] <= 0).mean(axis=0)
+    there = evidence.mask[rows]
+    never = ((evidence.probabilities[rows] <= 0) & there).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
     worst_action = int(np.argmax(never))
     share = float(never[worst_action])
-    text = f"{ACTIONS[worst_action]} had probability 0 at {share:.1%} of the steps."
+    text = f"{evidence.labels[worst_action]} had probability 0 at {share:.1%} of the steps."
     return Finding(
         case.limits.impossible.judge(share),
         text if share else "Every action could have been drawn at every step.",
-        {"share": share, "actions": dict(zip(ACTIONS, never.tolist(), strict=True))},
+        {"share": share, "actions": dict(zip(evidence.labels, never.tolist(), strict=True))},
     )
 
 
 def overlap(case: Case) -> Finding:
     if len(case.evidence.judged) == 0:
         return not_applicable(NO_STEPS)
-    needed, cells = case.limits.cell_samples, case.cells
+    needed, cells = case.limits.cell_samples, case.cells[case.possible]
     share = float((cells >= needed).mean())
     enlarged = float((cells * _enlargement(case) >= needed).mean())
     return Finding(
         case.limits.overlap.judge(share),
-        f"{share:.0%} of {cells.size} cells ({len(cells)} state clusters x {len(ACTIONS)} actions) have {needed} steps "
-        "or more.",
-        {"share": share, "clusters": len(cells), "fewest": int(cells.min())},
+        f"{share:.0%} of {cells.size} cells ({len(case.cells)} state clusters x {len(case.evidence.labels)} actions) "
+        f"have {needed} steps or more.",
+        {"share": share, "clusters": len(case.cells), "fewest": int(cells.min())},
         too_small=case.limits.overlap.judge(enlarged) is not Verdict.FAIL,
     )
 
@@ -209,7 +216,7 @@ def ess_uniform(case: Case) -> Finding:
     rows = _with_propensity(case)
     if len(rows) == 0:
         return _nothing_to_weigh(case)
-    size = stats.effective_size(1 / len(ACTIONS) / case.evidence.propensity[rows])
+    size = stats.effective_size(1 / case.evidence.mask[rows].sum(axis=1) / case.evidence.propensity[rows])
     share = size / len(rows)
     return Finding(
         case.limits.ess_uniform.judge(share),
@@ -224,12 +231,13 @@ def ess_constant(case: Case) -> Finding:
     if len(rows) == 0:
         return _nothing_to_weigh(case)
     weights = 1 / evidence.propensity[rows]
-    sizes = [stats.effective_size(np.where(evidence.action[rows] == a, weights, 0.0)) for a in range(len(ACTIONS))]
+    labels = evidence.labels
+    sizes = [stats.effective_size(np.where(evidence.action[rows] == a, weights, 0.0)) for a in range(len(labels))]
     worst_action = int(np.argmin(sizes))
     return Finding(
         case.limits.ess_constant.judge(min(sizes)),
-        f'The fewest, {min(sizes):.0f} effective steps, are there for judging "always {ACTIONS[worst_action]}".',
-        {"smallest": min(sizes), "actions": dict(zip(ACTIONS, sizes, strict=True))},
+        f'The fewest, {min(sizes):.0f} effective steps, are there for judging "always {labels[worst_action]}".',
+        {"smallest": min(sizes), "actions": dict(zip(labels, sizes, strict=True))},
         too_small=case.limits.ess_constant.judge(min(sizes) * _enlargement(case)) is not Verdict.FAIL,
     )
 
@@ -242,7 +250,8 @@ def concentrability(case: Case) -> Finding:
     reached = np.cumsum(weight[order]) / weight.sum()
     p99 = float(inverse[order][int(np.searchsorted(reached, 0.99))])
     # With a handful of steps per cell, chance alone leaves one empty.
-    thin = _enlargement(case) > 1 and float(case.cells.sum(axis=1).min()) / len(ACTIONS) < 10
+    per_cell = case.cells.sum(axis=1) / case.possible.sum(axis=1)
+    thin = _enlargement(case) > 1 and float(per_cell.min()) < 10
     return Finding(
         case.limits.concentrability.judge(p99),
         f"Where an action is rarest it has a share of 1/{p99:.0f} in its state cluster (99th percentile).",
@@ -252,14 +261,14 @@ def concentrability(case: Case) -> Finding:
 
 
 def inverse_shares(case: Case) -> tuple[Floats, Floats]:
-    """1 / share of every cell in its cluster, and how many steps of the uniform policy fall into the cell.
+    """1 / share of every possible cell in its cluster, and how many steps of the uniform policy fall into the cell.
 
     A cell without a step has less than one of them; half a step is taken.
     """
     cells = case.cells.astype(np.float64)
     size = cells.sum(axis=1, keepdims=True)
     inverse = size / np.maximum(cells, 0.5)
-    return inverse.ravel(), np.broadcast_to(size, cells.shape).ravel()
+    return inverse[case.possible], np.broadcast_to(size, cells.shape)[case.possible]
 
 
 def propensity_beaten(case: Case) -> Finding:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.report import stats
 from rl_hooks.report.checks.actions import NO_DISTRIBUTION, NO_PROPENSITIES
 from rl_hooks.report.evidence import Array, Floats, Ints
@@ -27,16 +26,17 @@ def action_effect(case: Case) -> Finding:
     rng = np.random.default_rng([SEED, 1])
     p_value = stats.redraw_p(residual, action, p, rng, case.limits.randomizations)
     effects = _effects(residual, action, p)
+    labels = evidence.labels
     spread = float(np.nanmax(effects) - np.nanmin(effects))
     best, least = int(np.nanargmax(effects)), int(np.nanargmin(effects))
     verdict = case.limits.action_effect.judge(p_value)
     return Finding(
         verdict,
-        f"Rewards differ by up to {spread:.4f} between {ACTIONS[best]} and {ACTIONS[least]} (p {p_value:.3g}).",
+        f"Rewards differ by up to {spread:.4f} between {labels[best]} and {labels[least]} (p {p_value:.3g}).",
         {
             "p": p_value,
             "spread": spread,
-            "effects": {name: _number(value) for name, value in zip(ACTIONS, effects.tolist(), strict=True)},
+            "effects": {name: _number(value) for name, value in zip(labels, effects.tolist(), strict=True)},
             "randomizations": case.limits.randomizations,
             "seed": SEED,
         },
@@ -82,20 +82,21 @@ def lag_p_values(case: Case, longest: int) -> list[float]:
     """
     evidence = case.evidence
     usable = evidence.usable
-    episode, chosen = evidence.episode[usable], np.eye(len(ACTIONS))[evidence.action[usable]]
+    actions = len(evidence.labels)
+    episode, chosen = evidence.episode[usable], np.eye(actions)[evidence.action[usable]]
     inside = np.zeros(len(usable), bool)
     inside[longest:] = episode[longest:] == episode[:-longest]
     measured = ~evidence.steps["reward_filled"].to_numpy(bool)[usable]
     rows = np.flatnonzero(inside & measured)
     clusters = np.unique(episode[rows])
-    if len(clusters) < len(ACTIONS) or len(rows) < 2 * len(ACTIONS) * (longest + 1):
+    if len(clusters) < actions or len(rows) < 2 * actions * (longest + 1):
         return []
     lagged = [chosen[rows - lag][:, 1:] for lag in range(longest + 1)]
     design = np.column_stack([_centred(block, episode[rows]) for block in lagged])
     reward = _centred(evidence.reward[usable[rows]][:, None], episode[rows])[:, 0]
     inverse = np.linalg.pinv(design.T @ design).astype(np.float64)
     rng = np.random.default_rng([SEED, 2])
-    width = len(ACTIONS) - 1
+    width = actions - 1
     number = np.unique(episode[rows], return_inverse=True)[1]
     found = []
     for lag in range(1, longest + 1):
@@ -158,7 +159,7 @@ def markov(case: Case) -> Finding:
     folds = episode_folds(evidence, rows)
     if len(np.unique(folds)) < 2:
         return not_applicable("it needs two time blocks to learn on one and ask about the other")
-    chosen = np.eye(len(ACTIONS))
+    chosen = np.eye(len(evidence.labels))
     now = np.column_stack((state_matrix(evidence, rows), chosen[evidence.action[rows]]))
     past = (state_matrix(evidence, before), chosen[evidence.action[before]], case.residual[before])
     reward = evidence.reward[rows]
@@ -220,9 +221,10 @@ def _no_choice(p: Array) -> bool:
 def _effects(residual: Floats, action: Ints, p: Floats) -> Floats:
     """Self-normalized mean of the residual under each action; NaN for one never taken."""
     weight = 1 / np.maximum(p[np.arange(len(action)), action], 1e-9)
-    total = np.bincount(action, weight, len(ACTIONS))
+    actions = p.shape[1]
+    total = np.bincount(action, weight, actions)
     effects: Floats = np.divide(
-        np.bincount(action, weight * residual, len(ACTIONS)), total, out=np.full(len(ACTIONS), np.nan), where=total > 0
+        np.bincount(action, weight * residual, actions), total, out=np.full(actions, np.nan), where=total > 0
     )
     return effects
 

@@ -1,11 +1,12 @@
 """Whether everything was recorded, for everything that was planned, by a generator that kept up."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.decision import SERVICES
 from rl_hooks.report.evidence import GIVE_RUN, Evidence, Floats
 from rl_hooks.report.state import Case
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
@@ -96,15 +97,21 @@ def _action_pairs(case: Case, names: Iterable[str], column: str) -> Finding:
     found: dict[tuple[str, str], int] = {}
     rare: set[tuple[str, str]] = set()
     stated = evidence.whole_distribution  # where it is not, what was possible is not known
+    default = np.array(evidence.columns.mask.all(axis=0))
     for name in names:
         mine = label == name
         expected = evidence.probabilities[rows[mine]].sum(axis=0)
-        for number, action_name in enumerate(ACTIONS):
+        # Without a step nobody knows which service's actions were meant, where each has its own.
+        there = np.array(evidence.mask[rows[mine]].any(axis=0)) if mine.any() else default
+        for number, action_name in enumerate(evidence.labels):
+            if not there[number]:
+                continue
             found[name, action_name] = int((action[mine] == number).sum())
             # What was never possible is missing on purpose. Where there are no steps at all, (service, phase) decides.
-            if mine.sum() / len(ACTIONS) < _BY_CHANCE and (not stated or expected[number] > 0 or not mine.any()):
+            if mine.sum() / there.sum() < _BY_CHANCE and (not stated or expected[number] > 0 or not mine.any()):
                 rare.add((name, action_name))
-    return _pairs(case, found, "decisions", by_chance=frozenset(rare))
+    finding = _pairs(case, found, "decisions", by_chance=frozenset(rare))
+    return replace(finding, found=finding.found + evidence.columns.told())
 
 
 def _pairs(

@@ -1,6 +1,7 @@
 """From options to a setup: names, policies, and every complaint at once."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,60 @@ def test_a_logging_policy_beside_an_observing_actuator_is_refused() -> None:
         "--logging-policy sticky:0.5: with --actuator observe the balancer decides by itself, and nothing is drawn; "
         "leave one of the two out"
     )
+
+
+class Partial:
+    """An actuator of a balancer that has four of the strategies."""
+
+    missing_actions = frozenset({"circuit_breaker", "backpressure"})
+
+    def __init__(self, root: str) -> None:
+        del root
+
+    def describe(self) -> str:
+        return "partial"
+
+    def apply(self, actions: Mapping[str, str]) -> None:
+        assert not self.missing_actions & set(actions.values())
+
+
+class Switch(Partial):
+    """One with one switch for all services."""
+
+    missing_actions = frozenset()
+    one_for_all = True
+
+
+class Nearly(Partial):
+    missing_actions = frozenset({"circuit_braker"})
+
+
+def test_what_a_balancer_lacks_is_told_before_the_run_and_in_its_manifest() -> None:
+    setup = make_setup(options("--actuator", f"{__name__}:Partial"), NOWHERE)
+    assert (
+        "actions: least_loaded, fastest_response, round_robin, weighted_capacity; "
+        "not in this balancer: circuit_breaker, backpressure" in setup.describe()
+    )
+    assert setup.facts["action_space"]["missing"] == ["circuit_breaker", "backpressure"]
+    assert setup.facts["action_space"]["one_for_all"] is False
+    assert make_setup(options(), NOWHERE).facts["action_space"]["missing"] == []
+
+
+def test_one_switch_for_all_services_is_told_and_a_policy_that_looks_is_refused() -> None:
+    setup = make_setup(options("--actuator", f"{__name__}:Switch"), NOWHERE)
+    assert "one decision for all services: the balancer has one switch" in setup.describe()
+    assert setup.facts["action_space"]["one_for_all"] is True
+
+
+@pytest.mark.parametrize(
+    ("actuator", "policy", "complaint"),
+    [
+        ("Partial", "backpressure", "fixed: there is no action 'backpressure'; there are least_loaded, "),
+        ("Partial", "turns:uniform,circuit_breaker", "fixed: there is no action 'circuit_breaker'"),
+        ("Nearly", "uniform", "Nearly: there is no action 'circuit_braker'; there are least_loaded, "),
+    ],
+)
+def test_an_action_that_is_not_there_is_refused_before_the_run(actuator: str, policy: str, complaint: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        make_setup(options("--actuator", f"{__name__}:{actuator}", "--logging-policy", policy), NOWHERE)
+    assert complaint in str(caught.value)

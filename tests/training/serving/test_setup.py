@@ -119,6 +119,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         "--duration -1: must be above 0, for example 3600",
         "--metrics-port 70000: must be from 0 (a free one) to 65535",
         "--host nowhere: not a URL of a web server; give one like http://localhost:8080/proxy",
+        "--actuator header: there are no requests of ours to carry one; name what tells the balancer",
         (
             "policy least_load: is not a known name. Did you mean 'least_loaded'? Known are: backpressure, "
             "circuit_breaker, epsilon, fastest_response, least_loaded, onnx, round_robin, sticky, turns, uniform, "
@@ -128,7 +129,6 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
             "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: admin, envoy, none, orca, prometheus, "
             "sandbox, text; or write module:attribute"
         ),
-        "--actuator header: there are no requests of ours to carry one; name what tells the balancer",
         f"{tmp_path}: not a file; name the balancer's access log",
     ]
 
