@@ -135,10 +135,10 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 def test_what_needs_requests_of_ours_or_tells_the_balancer_nothing_cannot_serve() -> None:
     reasons = refusal(f"{__name__}:Blind", *ALL[2:], "--source", "orca", "--actuator", "observe")
-    assert reasons[:2] == [
+    assert set(reasons) >= {
         "--source orca: lives on the answers to requests of ours, and there are none; name another",
         "--actuator observe: tells the balancer nothing, so no policy of ours can decide; name another",
-    ]
+    }
 
 
 def test_a_policy_without_windows_needs_a_scenario_and_a_trained_one_a_fitting_one(tmp_path: Path) -> None:
