@@ -179,7 +179,11 @@ DECISIONS = Table(
         ("tick", "I", "number of the decision interval, from 0 on; the services of one tick share it"),
         ("rows_seen", "Q", "last request row of this incarnation when the decision was made"),
         *(
-            (f"prob_{number}", "f", "probability of action number so-and-so under the logging policy at that time")
+            (
+                f"prob_{number}",
+                "f",
+                f"probability of action {number} under the logging policy at that time; 0: there is none",
+            )
             for number in range(MOST_ACTIONS)
         ),
         ("propensity", "f", "probability of the action taken, in (0, 1]"),
