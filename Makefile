@@ -15,10 +15,11 @@ TORCH := torch==2.13.0
 
 # By file, because its tests share what is costly to make.
 TWO_AT_ONCE := -n 2 --dist loadfile
+SLOW := slow and not training and not s3 and not kubernetes and not balancers and not browser
 
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
 
-.PHONY: help run proof test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui validation bench plan verify-run report lock clean
+.PHONY: help run proof picture test test-slow test-formats test-training test-s3 test-deploy test-balancers test-browser formats balancers training check sandbox virtual ui watch validation bench plan verify-run report lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +45,9 @@ proof: $(TRAINING) ## record, train, judge, deploy, compare with every fixed str
 ui: $(INSTALLED) ## start Locust's web UI on http://localhost:8089
 	$(BIN)/locust -f locustfile.py
 
+watch: $(INSTALLED) ## how a run stands, until it ends: make watch, or make watch RUN=runs/NAME
+	@$(BIN)/python -m rl_hooks.watch $(RUN)
+
 plan: $(INSTALLED) ## print the plan of the comprehensive scenario and run nothing
 	$(BIN)/python -m scenario comprehensive_rl_training_config.yaml
 
@@ -55,17 +59,24 @@ report: $(INSTALLED) ## is a run fit to train on? make report RUN=runs/NAME
 	@test -n "$(RUN)" || { echo "Name the run: make report RUN=runs/NAME" >&2; exit 2; }
 	@$(BIN)/python -m rl_hooks.report "$(RUN)"
 
+picture: virtual ## make the README's picture of a report card anew, of that day; needs chromium
+	sed -e '/<h2>The data/,/<h2>Pictures/d' -e '/<h3>Users per profile/,/<\/figure>/d' \
+		runs/virtual/bundle/report_card.html > runs/virtual/short.html
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=960,980 \
+		--screenshot=docs/report_card.png runs/virtual/short.html
+
 test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "not slow and not formats and not training and not s3 and not kubernetes and not balancers and not browser"
 
 test-slow: $(DEV) ## run the tests of whole runs with many processes (minutes)
-	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "slow and not training and not s3 and not kubernetes and not balancers and not browser"
+	$(BIN)/python -m pytest -m "$(SLOW) and alone"
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m "$(SLOW) and not alone"
 
 test-formats: $(DEV) $(FORMATS) ## run the tests of the formats with their own libraries
 	$(BIN)/python -m pytest -m formats
 
 test-training: $(DEV) $(TRAINING) ## run the tests of training, judging and serving policies
-	$(BIN)/python -m pytest -m training
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) -m training
 
 test-s3: $(DEV) $(S3) ## run the tests of shipping against a server that speaks S3
 	$(BIN)/python -m pytest -m s3

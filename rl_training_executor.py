@@ -29,6 +29,7 @@ from rl_hooks.children import ChildError, Process, Stop, child, interrupted_with
 from rl_hooks.export.executions import FINISHED, INTERRUPTED, NAME, Execution, ResumeError, gates, resume
 from rl_hooks.export.summary import ScenarioResult, read_result, write_report
 from rl_hooks.sources.none import FORMS as SOURCES
+from sandbox.outside.kinds import KINDS, OWN
 
 if TYPE_CHECKING:
     from rl_hooks.prerequisites import Check
@@ -113,7 +114,7 @@ def main() -> int:
             logger.info("%s", check)
         if options.mode == "validation":
             _write_as_json(jobs[0].config, Path(options.logs) / VALIDATION_JSON)
-        with target_for(options.host, PROJECT, ["--healthy"] if options.healthy else []) as (host, is_gone):
+        with target_for(options.host, PROJECT, _sandbox_options(options)) as (host, is_gone):
             if not stop.times:
                 _check_start(jobs, host, options)
                 _run_all(execution, jobs, (host, is_gone), options, stop)
@@ -143,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fault-injector", default="auto", help="auto, none, sandbox, http:FILE, command:FILE or module:attribute")
     add("--no-faults", action="store_true", help="leave the scenarios' faults out; the data says so")
     add("--processes", type=int, metavar="N", help="run Locust as a master with N workers")
+    add("--balancer", choices=(OWN, *KINDS), default=OWN, help="what balances in the sandbox that is started")
     add("--healthy", action="store_true", help="start the sandbox without antagonists, pauses and incidents")
     add("--namespace", help="of the target's pods, where kubectl is configured; else that of its current context")
     add("--resume", action="store_true", help="go on with the scenarios that the last execution did not complete")
@@ -209,6 +211,11 @@ def _checked_jobs(options: argparse.Namespace, stamp: str) -> "tuple[list[Job], 
     return jobs, checked
 
 
+def _sandbox_options(options: argparse.Namespace) -> list[str]:
+    """How a sandbox is started, where no target is named."""
+    return ["--balancer", options.balancer, *(["--healthy"] if options.healthy else [])]
+
+
 def _misplaced(options: argparse.Namespace) -> list[str]:
     """What is wrong with the options by themselves and among each other."""
     problems = []
@@ -220,6 +227,8 @@ def _misplaced(options: argparse.Namespace) -> list[str]:
         problems.append("--scenario: names a scenario twice; name each one once")
     if options.host is not None and options.healthy:
         problems.append("--healthy is for the sandbox, and --host names another target; leave one of them out")
+    if options.host is not None and options.balancer != OWN:
+        problems.append("--balancer is for the sandbox, and --host names another target; leave one of them out")
     if options.processes is not None and options.processes < 1:
         problems.append(f"--processes {options.processes}: give a number of workers from 1 on, or leave it out")
     if not 0 <= options.min_success <= 1:
@@ -235,6 +244,7 @@ def _execution(options: argparse.Namespace, jobs: list[Job], stamp: str) -> Exec
         "host": options.host,
         **{name: value for name, value in jobs[0].settings(options).items() if name not in _OF_ONE_RUN},
         "scenario_files": sorted({str(job.config) for job in jobs}),
+        **({} if options.balancer == OWN else {"balancer": options.balancer}),
     }
     planned = tuple(job.scenario for job in jobs)
     if options.resume:

@@ -70,7 +70,7 @@ class Source(Protocol):
         """The newest metrics; None when this source never has any. Raises SourceError."""
 
 
-SAMPLING_SHARE = 0.25
+SAMPLING_SHARE = 0.5
 """Of the decision interval: longer a sample shall not be waited for, so that decisions stay in step."""
 
 

@@ -20,11 +20,7 @@ _SHOWN_CHARS = 200
 
 
 class CallError(Exception):
-    """A call that was not answered, or not as it should have been; `answered` is the status, None without one."""
-
-    def __init__(self, text: str, answered: int | None = None) -> None:
-        super().__init__(text)
-        self.answered = answered
+    """A call that was not answered, or not as it should have been."""
 
 
 # -- what a file may say ----------------------------------------------------------------------------------------------
@@ -62,16 +58,37 @@ def address_of(root: str, call: str, values: Mapping[str, str]) -> tuple[str, st
     return method, f"{root}{filled}" if filled.startswith("/") else filled
 
 
-def send(session: requests.Session, method: str, url: str, timeout_s: float, **about: Any) -> requests.Response:
-    """The answer to one call; `about` as `requests` takes it. Raises CallError when there is none."""
+def send(
+    session: requests.Session, method: str, url: str, timeout_s: float, shown: str, **about: Any
+) -> requests.Response:
+    """The answer to one call; `about` as `requests` takes it. Raises CallError when there is none.
+
+    `shown` is what a message calls the call. What goes wrong for a while is told once, so it should not change with
+    what the places are filled with.
+    """
     try:
         return session.request(method, url, timeout=timeout_s, **about)
+    except requests.Timeout as error:
+        raise CallError(f"{shown}: no answer within {timeout_s:g} s") from error
+    except requests.ConnectionError as error:
+        raise CallError(f"{shown}: no connection{_why(error)}") from error
     except requests.RequestException as error:
-        raise CallError(f"{method} {url}: {error}") from error
+        raise CallError(f"{shown}: {error}") from error
 
 
-def answered(method: str, url: str, answer: requests.Response) -> CallError:
+def _why(error: BaseException) -> str:
+    """What the system says is wrong with a connection; "" when it does not."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno is not None and found.strerror:
+            return f" ({found.strerror})"
+        inner = getattr(found, "reason", None) or next((one for one in found.args if isinstance(one, Exception)), None)
+        found = found.__cause__ or found.__context__ or (inner if isinstance(inner, Exception) else None)
+    return ""
+
+
+def answered(shown: str, answer: requests.Response) -> CallError:
     """The error that says that this answer is not the one that was hoped for."""
     text = answer.text[:_SHOWN_CHARS]
-    shown = text if text.isprintable() else ascii(text)[1:-1]
-    return CallError(f"{method} {url}: answered {answer.status_code} {shown}".rstrip(), answer.status_code)
+    readable = text if text.isprintable() else ascii(text)[1:-1]
+    return CallError(f"{shown}: answered {answer.status_code} {readable}".rstrip())

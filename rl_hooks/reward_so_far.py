@@ -40,15 +40,18 @@ class RewardSoFar:
 
     def fold(self, rows: Any) -> None:
         """Rows of the requests table."""
-        rows = rows[rows["decision_tick"] != MISSING_U32]
-        in_time = rows["decision_tick"] >= self._settled
-        self.late += len(rows) - int(in_time.sum())
-        rows = rows[in_time]
-        ticks, place = np.unique(rows["decision_tick"], return_inverse=True)
-        sums = np.zeros((len(ticks), len(SERVICES), _FACTS))
-        np.add.at(sums, (place, rows["service"]), self._facts(rows))
-        for tick, cohort in zip(ticks.tolist(), sums, strict=True):
-            self._open[tick] = self._open[tick] + cohort if tick in self._open else cohort
+        columns = (rows["decision_tick"], rows["service"], rows["ok"], rows["duration_us"])
+        decided = columns[0] != MISSING_U32
+        in_time = decided & (columns[0] >= self._settled)
+        self.late += int(decided.sum() - in_time.sum())
+        tick, service, ok, duration_us = (column[in_time] for column in columns)
+        ticks, place = np.unique(tick, return_inverse=True)
+        cohort = place * len(SERVICES) + service
+        sums = np.empty((len(ticks), len(SERVICES), _FACTS))
+        for index, fact in enumerate(self._facts(service, ok == 1, duration_us / 1000)):
+            sums[..., index] = np.bincount(cohort, fact, len(ticks) * len(SERVICES)).reshape(-1, len(SERVICES))
+        for number, sums_of_tick in zip(ticks.tolist(), sums, strict=True):
+            self._open[number] = self._open[number] + sums_of_tick if number in self._open else sums_of_tick
 
     def settle(self, run_time_s: float) -> None:
         """It is `run_time_s` now: decisions whose requests have all ended or timed out count from here on."""
@@ -74,13 +77,11 @@ class RewardSoFar:
         """That of one service."""
         return float(self._sum[service] / self._count[service]) if self._count[service] else None
 
-    def _facts(self, rows: Any) -> Floats:
-        """(rows, facts)"""
-        ok, took_ms, slo_ms = rows["ok"] == 1, rows["duration_us"] / 1000, self._slo_ms[rows["service"]]
-        within, tolerated = took_ms <= slo_ms, took_ms <= TOLERATED_SLO * slo_ms
-        return np.column_stack(
-            [np.ones(len(rows)), ~ok, np.where(ok, took_ms, 0.0), ok & within, ok & tolerated & ~within]
-        ).astype(np.float64)
+    def _facts(self, service: Any, ok: Any, took_ms: Floats) -> tuple[Any, ...]:
+        """What each row adds to its cohort, in the order of the facts."""
+        slo_ms = self._slo_ms[service]
+        satisfied = ok & (took_ms <= slo_ms)
+        return None, ~ok, np.where(ok, took_ms, 0.0), satisfied, ok & ~satisfied & (took_ms <= TOLERATED_SLO * slo_ms)
 
     def _rewards(self, ticks: list[int]) -> Floats:
         """(ticks, services), NaN where a decision sent nothing. They are not open any more."""

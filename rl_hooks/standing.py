@@ -110,6 +110,7 @@ def document(at: Standing) -> dict[str, Any]:
             }
             for one in at.plan.phases
         ],
+        "planned_users": _planned_users(at.plan),
         "planned_faults": [
             {"text": one.text, "start_s": one.start_s, "end_s": min(one.end_s, at.plan.duration_s)}
             for one in at.plan.faults
@@ -139,6 +140,17 @@ def document(at: Standing) -> dict[str, Any]:
 def latencies_ms(observation: Any) -> list[float | None]:
     """Of each service over the window, for the history."""
     return [_value(observation, service, "response_time_mean_ms") for service in range(len(SERVICES))]
+
+
+def _planned_users(plan: Plan) -> list[list[float]]:
+    """Corners of the line of planned users over the run: a ramp and a level for every segment."""
+    corners: list[list[float]] = []
+    before = 0
+    for one in plan.segments:
+        level_s = one.start_s + min(one.ramp_s, one.duration_s)
+        corners += [[one.start_s, before], [level_s, one.users], [one.start_s + one.duration_s, one.users]]
+        before = one.users
+    return corners
 
 
 def _setup(at: Standing) -> dict[str, Any]:

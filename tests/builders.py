@@ -282,7 +282,10 @@ def run_in(space: ActionSpace, source: Run | None = None, seed: int = 11) -> Run
     shares = mask / mask.sum(axis=1, keepdims=True)
     for number in range(MOST_ACTIONS):
         decided[f"prob_{number}"] = shares[decided["service"], number] if number < space.size else 0
-    decided["action"] = (rng.random((len(decided), 1)) > shares.cumsum(axis=1)[decided["service"]]).sum(axis=1)
+    luck = rng.random((len(decided), 1))
+    if space.one_for_all:
+        luck = rng.random((int(decided["tick"].max()) + 1, 1))[decided["tick"]]
+    decided["action"] = (luck > shares.cumsum(axis=1)[decided["service"]]).sum(axis=1)
     decided["propensity"] = shares[decided["service"], decided["action"]]
     table = np.zeros((int(decided["tick"].max()) + 2, len(SERVICES)), np.int64)
     table[decided["tick"], decided["service"]] = decided["action"]

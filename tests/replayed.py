@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from rl_hooks.export.replay import replay
-from rl_hooks.observation import FEATURES
 from rl_hooks.run_reader import read_run
 from scenario.plan import Plan
 
@@ -16,7 +15,7 @@ def check_replay(folder: Path) -> None:
     recorded, ticks = run.observations, 0
     for again in replay(run, Plan.from_json(run.manifest["plan"])):
         mine = recorded[recorded["tick"] == again.tick]
-        values = np.column_stack([mine[f"value_{index}"] for index in range(len(FEATURES))])
+        values = np.column_stack([mine[f"value_{index}"] for index in range(again.values.shape[1])])
         np.testing.assert_array_equal(values, again.values, f"tick {again.tick}")
         ticks += 1
     assert ticks == len(np.unique(run.decisions["tick"])) > 20

@@ -62,7 +62,8 @@ VIRTUAL = (
 )
 LEARN = NUMERIC | {"torch", "training.network", "training.inputs", "training.settings", "training.transitions"}
 ESTIMATES = NUMERIC | {"training.estimators", "rl_hooks.report.stats"}
-READ = {"training.errors", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policy_schema", "rl_hooks.report"}
+READ = {"training.errors", "rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report"}
+READ |= {"rl_hooks.policy_schema"}
 
 SERVE = FACTS | FEATURES | LOOP | LIVE | NUMERIC | {"training.serving", "rl_hooks.run_folder", "rl_hooks.policy_schema"}
 SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.recorder", "scenario"}
@@ -156,20 +157,23 @@ RULES: dict[str, set[str]] = {
     "sandbox.outside": {*SANDBOX, "sandbox.outside", "uvicorn", "httptools"},
     "sandbox.outside.balancer": {"sandbox.parameters"},
     "sandbox.outside.calls": MODEL,
+    "sandbox.outside.child": {"sandbox.outside.balancer", "rl_hooks.children"},
     "sandbox.outside.client": {"httptools"},
     "sandbox.outside.door": MODEL | {"sandbox.outside.calls"},
     "sandbox.outside.kinds": OUTSIDE,
-    "sandbox.outside.haproxy": OUTSIDE | {"sandbox.outside.haproxy"},
+    "sandbox.outside.haproxy": OUTSIDE | {"sandbox.outside.child", "sandbox.outside.haproxy"},
     "sandbox.outside.haproxy.config": {"sandbox.parameters", "rl_hooks.decision"},
     "sandbox.outside.envoy": OUTSIDE | {"sandbox.outside.envoy", "yaml"},
+    "sandbox.outside.envoy.process": OUTSIDE | {"sandbox.outside.child", "sandbox.outside.envoy", "envoy"},
     "sandbox.virtual": VIRTUAL,
     "sandbox.virtual.__main__": VIRTUAL | {"rl_hooks.parts"},
+    "sandbox.virtual.compare": VIRTUAL | {"rl_hooks.parts"},
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
     "training.__main__": {"training", "rl_hooks.export.errors"},
     "training.actors": LEARN,
-    "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.decision", "rl_hooks.export.formats.d3rlpy_buffer"},
+    "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.export.formats.d3rlpy_buffer"},
     "training.claims": {"rl_hooks.decision"},
     "training.comparison": NUMERIC | {"training.estimators"},
     "training.estimators": ESTIMATES,
@@ -183,14 +187,14 @@ RULES: dict[str, set[str]] = {
     "training.evidence": ESTIMATES | READ | {"pandas"},
     "training.fqe": ESTIMATES | {"torch"},
     "training.inputs": NUMERIC | {"rl_hooks.export.formats.encoding"},
-    "training.judge": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.report.errors"},
+    "training.judge": NUMERIC | {"training", "rl_hooks.export", "rl_hooks.report.errors"},
     "training.serve": SERVE,
     "training.serving": SERVE,
     "training.serving.metrics": SERVE | {"prometheus_client"},
     "training.live": NUMERIC
     | {"pandas", "training", "rl_hooks.decision", "rl_hooks.export.bundle", "rl_hooks.export.errors", "scenario.errors"}
     | {"rl_hooks.policies.turns", "rl_hooks.run_folder"},
-    "training.network": LEARN | {"onnx", "rl_hooks.decision", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
+    "training.network": LEARN | {"onnx", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.proof": {"training", "rl_hooks.decision", "scenario"},
     "training.study": NUMERIC
     | {"training", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.policies", "scenario"}
@@ -200,6 +204,7 @@ RULES: dict[str, set[str]] = {
     "training.transitions": NUMERIC
     | {
         "training",
+        "rl_hooks.action_space",
         "rl_hooks.decision",
         "rl_hooks.observation",
         "rl_hooks.policy_schema",
@@ -212,7 +217,7 @@ RULES: dict[str, set[str]] = {
     "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
     "training.targets": (
         ESTIMATES
-        | {"training.errors", "rl_hooks.decision", "rl_hooks.observation", "rl_hooks.policies"}
+        | {"training.errors", "rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.policies"}
         | {"rl_hooks.policy_schema"}
     ),
 }

@@ -14,7 +14,7 @@ from rl_hooks.export.verify.__main__ import verify
 from rl_hooks.export.verify.line import Line, Verdict
 from rl_hooks.run_reader import Run, read_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENARIO = "comprehensive_rl_training"

@@ -196,7 +196,10 @@ def test_a_balancer_that_is_away_for_half_a_minute(tmp_path: Path) -> None:
     assert run.requests["ok"][-50:].mean() > 0.5  # it goes on when the balancer is back
     gaps_s = np.diff(np.unique(run.decisions["t_ns"])) / 1e9
     assert gaps_s.max() < 15  # and decisions went on all the time
-    assert (run.decisions["actuated"] == 0).sum() > 10
+    missed = int((run.decisions["actuated"] == 0).sum())
+    assert missed > 10
+    assert run.manifest["decisions_not_applied"]["decisions"] == missed  # and it says so when it ends
+    assert f"{missed} of {len(run.decisions)} decisions could not be applied, between " in master.said
     kinds = [event["kind"] for event in run.events if event["kind"].startswith("control_")]
     assert (kinds[0], kinds[-1]) == ("control_fault", "control_recovered")
 

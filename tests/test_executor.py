@@ -147,6 +147,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Execution:
 def test_a_validation_needs_nothing_but_itself_and_ends_with_a_bundle(whole: Execution) -> None:
     assert whole.err == ""
     assert read_manifest(whole.run)["state"] == "complete"
+    assert read_manifest(whole.run)["balancer_details"]["kind"] == "sandbox"
     assert read_run(whole.run).requests["ok"].all()
     assert (whole.run / "bundle" / "dataset.json").is_file()
     first = [line.split("  ")[0] for line in whole.out.splitlines()[:4]]

@@ -42,12 +42,12 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-def run(line: str, folder: Path, host: str = "") -> str:
-    """What a command of the page prints; it has to end well."""
-    words = shlex.split(line.replace("http://127.0.0.1:8080/proxy", host or "http://127.0.0.1:8080/proxy"))
+def started(line: str, folder: Path, host: str = "http://127.0.0.1:8080/proxy") -> "subprocess.CompletedProcess[str]":
+    """What came of a command of the page, with the sandbox at `host`."""
+    words = shlex.split(line.replace("http://127.0.0.1:8080/proxy", host))
     programs = {"python": [sys.executable], "locust": [sys.executable, "-m", "locust"]}
     words = [str(ROOT / word) if word == "locustfile.py" else word for word in words]
-    done = subprocess.run(
+    return subprocess.run(
         [*programs[words[0]], *words[1:]],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -56,6 +56,11 @@ def run(line: str, folder: Path, host: str = "") -> str:
         timeout=TIMEOUT_S,
         check=False,
     )
+
+
+def run(line: str, folder: Path, host: str = "http://127.0.0.1:8080/proxy") -> str:
+    """What a command of the page prints; it has to end well."""
+    done = started(line, folder, host)
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -105,3 +110,22 @@ def test_source_actuator_and_injector_work_against_the_sandbox(folder: Path, san
     assert train["obs.cpu_mean"].notna().mean() > 0.9
     assert train["obs.memory_mean"].isna().all()
     assert train["reward_within_slo"].notna().any()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m sandbox.virtual --scenario-file gone.yaml --run-folder runs/gone",
+        "python -m sandbox.virtual.compare uniform least_loaded --scenario-file gone.yaml",
+        "python -m rl_training_executor --mode custom --config gone.yaml --host http://127.0.0.1:9/proxy",
+        "locust -f locustfile.py --headless --scenario-file gone.yaml --host http://127.0.0.1:9/proxy",
+    ],
+)
+def test_a_reward_that_is_not_there_is_told_before_anything_is_recorded(line: str, folder: Path) -> None:
+    (folder / "gone.yaml").write_text(FILES["shop.yaml"].replace("my_rewards:within_slo", "my_rewards:within_sol"))
+    before = sorted((folder / "runs").glob("*"))
+    done = started(line, folder)
+    assert done.returncode == 2
+    told = "reward within_slo (my_rewards:within_sol): my_rewards has no within_sol. Did you mean 'within_slo'?"
+    assert told in done.stdout + done.stderr
+    assert sorted((folder / "runs").glob("*")) == before

@@ -288,6 +288,24 @@ def test_nothing_else_is_served(web_ui: WebUi, sandbox: Sandbox, path: str) -> N
     connection.close()
 
 
+@pytest.mark.slow
+def test_with_workers_the_tab_knows_all_their_rows(tmp_path: Path, sandbox: Sandbox) -> None:
+    port = str(free_port())
+    workers = ("--processes", "2", "--enable-rebalancing", "--master-bind-port", port, "--master-port", port)
+    with web_ui_started(tmp_path, sandbox.host, *workers) as ui:
+        wait_until(lambda: requests.get(f"{ui.url}/worker-count", timeout=30).json()["worker_count"] == 2, "both came")
+        folder = ui.record(100, time_scale=SLOW)
+
+        def now() -> Any:
+            return requests.get(f"{ui.url}/rl/now", timeout=30).json()["now"]
+
+        wait_until(lambda: now()["reward"]["decisions"] > 0, "there is a reward")
+        assert sum(one["running"] for one in now()["users"]) > 0
+        run = stopped(ui, folder)
+        wait_until(lambda: now()["counts"]["requests"] == len(run.requests), "the last reports have come")
+        assert now()["counts"]["decisions"] == len(run.decisions)
+
+
 def test_pages_of_other_sites_are_not_answered(web_ui: WebUi) -> None:
     def status(method: str, path: str, **headers: str) -> int:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

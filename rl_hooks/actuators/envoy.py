@@ -33,11 +33,12 @@ class EnvoyActuator:
 
         Raises ActuatorError when it does not take them.
         """
+        shown = f"POST {self._url}"
         keys = {key: str(value) for service, action in actions.items() for key, value in runtime(service, action)}
         try:
-            answer = send(self._session, "POST", self._url, TIMEOUT_S, params=keys, allow_redirects=False)
+            answer = send(self._session, "POST", self._url, TIMEOUT_S, shown, params=keys, allow_redirects=False)
             if answer.status_code != 200 or answer.text.strip() != "OK":
-                raise answered("POST", self._url, answer)
+                raise answered(shown, answer)
         except CallError as error:
             raise ActuatorError(str(error)) from error
 

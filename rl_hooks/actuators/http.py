@@ -14,6 +14,7 @@ from rl_hooks.http_call import CallError, address_of, answered, send
 from rl_hooks.places import fill
 
 EVERY_SERVICE = "*"
+_NOT_AGAIN = ": not asked again"  # after a call to the same host of which the error tells
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class HttpActuator:
                 failed[switch] = str(error)
         if failed:
             services = frozenset(SERVICES) if EVERY_SERVICE in failed else frozenset(failed)
-            raise ActuatorError("; ".join(dict.fromkeys(failed.values())), services)
+            texts = [text for text in dict.fromkeys(failed.values()) if not text.endswith(_NOT_AGAIN)]
+            raise ActuatorError("; ".join(texts), services)
 
     def _set(self, switch: str, action: str, silent: set[str]) -> None:
         algorithm = self._file.algorithms.get(action)
@@ -73,9 +75,10 @@ class HttpActuator:
 
     def _call(self, values: Mapping[str, str], silent: set[str]) -> None:
         method, url = address_of(self._root, self._file.call, values)
-        host = urlsplit(url).netloc
+        host, template = urlsplit(url).netloc, self._file.call.split(" ", 1)[1]
+        shown = f"{method} {self._root if template.startswith('/') else ''}{template}"
         if host in silent:
-            raise CallError(f"{host} was not asked again")
+            raise CallError(f"{shown}{_NOT_AGAIN}")
         try:
             # A redirect would turn a POST into a GET, and carry the headers elsewhere.
             answer = send(
@@ -83,6 +86,7 @@ class HttpActuator:
                 method,
                 url,
                 self._file.timeout_s,
+                shown,
                 json=fill(self._file.body, values),
                 headers=self._file.headers,
                 allow_redirects=False,
@@ -91,4 +95,4 @@ class HttpActuator:
             silent.add(host)
             raise
         if answer.status_code not in self._file.expect:
-            raise answered(method, url, answer)
+            raise answered(shown, answer)

@@ -461,10 +461,13 @@ FAMILIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 
 def _metrics(facts: Facts) -> tuple[Kept, str]:
-    page = next((page for page in facts.metrics if _body_of(page)), None)
-    if page is None:
+    pages = [(page.url, labels_of(body)) for page in facts.metrics if (body := _body_of(page))]
+    if not pages:
         return Kept.NO, "; ".join(f"{page.url}: {_page_said(page)}" for page in facts.metrics) or "not looked for"
-    found = labels_of(_body_of(page) or b"")
+    return min((_metrics_of(url, found) for url, found in pages), key=lambda one: list(Kept).index(one[0]))
+
+
+def _metrics_of(url: str, found: Mapping[str, set[str]]) -> tuple[Kept, str]:
     bad, absent = [], 0
     for family, needed in FAMILIES.items():
         mine = [labels for name, labels in found.items() if re.search(rf"(^|_){family}", name)]
@@ -476,8 +479,8 @@ def _metrics(facts: Facts) -> tuple[Kept, str]:
         if best:
             bad.append(f"{family} has no label {', '.join(best)}")
     if bad:
-        return Kept.NO if absent == len(FAMILIES) else Kept.PARTLY, f"{page.url}: {'; '.join(bad)}"
-    return Kept.YES, page.url
+        return Kept.NO if absent == len(FAMILIES) else Kept.PARTLY, f"{url}: {'; '.join(bad)}"
+    return Kept.YES, url
 
 
 def _body_of(page: Page) -> bytes | None:
@@ -697,7 +700,7 @@ PARTS: tuple[Part, ...] = (
         "lb_pod_* metrics",
         Need.RECOMMENDED,
         _metrics,
-        "CPU, memory and queues of instances are missing (a mask) unless another source has them",
+        "what the balancer knows of its instances (in flight, counts, times), unless another source has it",
         "Name the page with --metrics; docs/sources.md lists what else can be a source",
     ),
     Part(

@@ -216,8 +216,8 @@ class Prober:
 
 def look(
     host: str, root: str, metrics: str | None, timeout_s: float = TIMEOUT_S, longest_s: float = LONGEST_S
-) -> Facts | None:
-    """Everything about the target at `host`; None when nobody answers there at all.
+) -> Facts:
+    """Everything about the target at `host`. Where nobody answers at all, nothing more than its health is asked.
 
     `root`: of the balancer; `metrics`: where its metrics are, None to look for them at the root.
     """
@@ -225,18 +225,14 @@ def look(
     prober = Prober(host, timeout_s, longest_s)
     prober.go([Wish(Why.HEALTH, service, "/actuator/health") for service in SERVICES])
     if all(ask.answer is None for ask in prober.asks):
-        return None
+        return Facts(host, tuple(prober.asks), (), None, time.monotonic() - began_s)
     prober.go(list(_in_a_row()))
     prober.go_at_once(_mixed())
     prober.go(list(_errors()))
     facts = Facts(host, tuple(prober.asks), (), None, 0.0)
     prober.go(list(_pinned(facts.instances())))
-    pages = []
-    for url in [metrics] if metrics is not None else [f"{root}{path}" for path in METRICS_PATHS]:
-        pages.append(prober.page(url))
-        answer = pages[-1].answer
-        if answer is not None and answer.status == 200:
-            break
+    urls = [metrics] if metrics is not None else [f"{root}{path}" for path in METRICS_PATHS]
+    pages = [prober.page(url) for url in urls]
     admin = prober.page(f"{root}{ADMIN_PATH}")
     return Facts(host, tuple(prober.asks), tuple(pages), admin, time.monotonic() - began_s, prober.not_asked)
 

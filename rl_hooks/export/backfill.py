@@ -81,8 +81,7 @@ def fill(values: npt.NDArray[np.float32], more: npt.NDArray[np.float32]) -> npt.
     here, there = values[:, _COLUMNS], more[:, _COLUMNS]
     lacking = np.isnan(here) & ~np.isnan(there)
     values[:, _COLUMNS] = np.where(lacking, there, here)
-    changed = np.asarray(lacking.any(axis=1))
-    return changed
+    return np.asarray(lacking.any(axis=1))
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

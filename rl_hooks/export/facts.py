@@ -200,7 +200,7 @@ def provenance(part: "RunSteps") -> dict[str, Any]:
     """What a run was made of and by."""
     manifest: Mapping[str, Any] = part.run.manifest
     names = (
-        *("scenario", "config_sha256", "seed", "versions", "target", "balancer", "logging_policy"),
+        *("scenario", "config_sha256", "seed", "versions", "target", "balancer", "balancer_details", "logging_policy"),
         *("source", "actuator", "started_unix_ns", "ended_unix_ns"),
     )
     return {

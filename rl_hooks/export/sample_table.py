@@ -34,7 +34,8 @@ def _of_run(part: RunSteps) -> pa.Table:
     place = np.minimum(decisions["t_ns"].searchsorted(rows["received_ns"]), len(decisions) - 1)
     made_for = decisions["t_ns"][place]
     fetched = _table(part, rows[np.isin(made_for, empty)], part.backfill.names, True)
-    return pa.concat_tables([recorded, fetched]).sort_by([("t_unix_ns", "ascending"), ("service", "ascending")])
+    both = pa.concat_tables([recorded, fetched]).unify_dictionaries()
+    return both.take(np.argsort(both["t_unix_ns"].to_numpy(), kind="stable"))
 
 
 def _table(part: RunSteps, rows: Array, instances: tuple[str, ...], backfilled: bool) -> pa.Table:

@@ -46,12 +46,12 @@ class HttpInjector:
 
     def _call(self, template: str, values: Mapping[str, str], body: Any) -> requests.Response:
         method, url = address_of(self._root, template, values)
-        about = {"json": fill_json(body, values), "headers": self._headers}
+        shown, about = f"{method} {url}", {"json": fill_json(body, values), "headers": self._headers}
         try:
             with requests.Session() as session:
-                answer = send(session, method, url, self._templates.timeout_s, **about)
+                answer = send(session, method, url, self._templates.timeout_s, shown, **about)
             if not answer.ok:
-                raise answered(method, url, answer)
+                raise answered(shown, answer)
         except CallError as error:
             raise InjectorError(str(error)) from error
         return answer

@@ -54,10 +54,11 @@ def _look(options: argparse.Namespace) -> Facts:
     if options.json is not None:
         _write_text(options.json, "")  # what cannot be written is said before anything is asked
     facts = look(options.host, root, options.metrics)
-    if facts is None:
+    if all(ask.answer is None for ask in facts.asks):
+        why = ", ".join(sorted({ask.error for ask in facts.asks}))
         raise TargetError(
-            f"--host {options.host}: none of the services answers; start the target, or correct the URL: it is what "
-            "stands before /<service>/"
+            f"--host {options.host}: none of the services answers ({why}); start the target, or correct the URL: it is "
+            "what stands before /<service>/"
         )
     return facts
 

@@ -1,6 +1,7 @@
 """Writing down what a run decided and who was there. Without Locust and gevent: a run in virtual time does the same."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from rl_hooks.decision import MOST_ACTIONS
 from rl_hooks.record.recorder import InForce
 from rl_hooks.row import MISSING_U8, MISSING_U64, OBSERVATION_VALUES
 from rl_hooks.run_folder import RunWriter
+
+_NUMBERS = re.compile(r"\d+")
 
 logger = logging.getLogger(__name__)
 
@@ -138,13 +141,14 @@ class DecisionLog:
     def _note_fault(self, fault: str | None) -> None:
         """One event when something stops working and one when it works again, not one per interval."""
         self.faults += fault is not None
-        if fault is not None and fault != self._last_fault:
+        words = None if fault is None else _NUMBERS.sub("#", fault)  # a server's answer may tell the time
+        if fault is not None and words != self._last_fault:
             logger.warning("Decisions go on, but %s", fault)
             self._writer.event("control_fault", text=fault)
         elif fault is None and self._last_fault is not None:
             logger.warning("Metrics source and actuator work again")
             self._writer.event("control_recovered")
-        self._last_fault = fault
+        self._last_fault = words
 
 
 class Attendance:

@@ -172,8 +172,11 @@ def make_setup(options: Any, host: str) -> Setup:
     plan = _attempt(problems, lambda: _plan(options))
     _attempt(problems, lambda: find_rewards(plan.scenario.rewards) if plan is not None else None)
     root = _attempt(problems, lambda: root_of(host))
-    kind = _kind_of(root) if root is not None else ""
+    state = _sandbox_state(root) if root is not None else None
+    kind = "" if state is None else SANDBOX
     source_name = _named(options.metrics_source, SANDBOX if kind == SANDBOX else "none")
+    if options.action_space not in KINDS:  # a form can post anything
+        problems.append(f"--action-space {options.action_space}: must be one of {', '.join(KINDS)}")
     pinned = options.action_space == INSTANCES
     actuator_name = _named(options.actuator, SANDBOX if kind == SANDBOX and not pinned else HEADER)
     source = _attempt(problems, lambda: make_source("--metrics-source", source_name, root))
@@ -211,6 +214,7 @@ def make_setup(options: Any, host: str) -> Setup:
         "target": host,
         "balancer": kind or "unknown",
         "action_space": space.to_json(),
+        "balancer_details": None if state is None else state.get("balancer"),  # which one, as the sandbox says
         "logging_policy": policy.describe(),
         **turns_facts(policy),
         "source": source.describe(),
@@ -321,13 +325,14 @@ def _plan(options: Any) -> Plan:
     )
 
 
-def _kind_of(root: str) -> str:
-    """SANDBOX when the root says it is one, else the empty string: an unknown balancer."""
+def _sandbox_state(root: str) -> Mapping[str, Any] | None:
+    """What `/state` at the root says when it is a sandbox; None: an unknown balancer."""
     try:
         answer = requests.get(f"{root}/state", timeout=PROBE_TIMEOUT_S)
-        return SANDBOX if answer.ok and "services" in answer.json() else ""
+        state = answer.json() if answer.ok else None
     except (requests.RequestException, ValueError):
-        return ""
+        return None
+    return state if isinstance(state, dict) and "services" in state else None
 
 
 def _named(text: str, automatic: str) -> str:

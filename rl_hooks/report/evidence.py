@@ -157,6 +157,28 @@ class Evidence:
         return service
 
     @cached_property
+    def draw(self) -> Ints:
+        """(n,) the draw that each step's action came from: its own, or one of all services in the interval."""
+        if not ActionSpace.of(self.facts).one_for_all:
+            return np.arange(len(self.steps))
+        tick = self.steps["run_id"].astype(str) + ":" + self.steps["decision_tick"].astype(str)
+        number: Ints = pd.factorize(tick)[0].astype(np.int64)
+        return number
+
+    def draws(self, rows: Ints) -> Ints:
+        """Of these rows the first of each draw: what five services share is one piece of evidence about chance."""
+        return rows[np.sort(np.unique(self.draw[rows], return_index=True)[1])]
+
+    @cached_property
+    def cluster(self) -> Ints:
+        """(n,) steps that may depend on each other: an episode, or a time block where all services share the draws."""
+        if not ActionSpace.of(self.facts).one_for_all:
+            return self.episode
+        block = self.steps["run_id"].astype(str) + ":" + self.steps["block"].astype(str)
+        number: Ints = pd.factorize(block)[0].astype(np.int64)
+        return number
+
+    @cached_property
     def propensity(self) -> Floats:
         propensity: Floats = self.steps["propensity"].to_numpy(np.float64)
         return propensity

@@ -203,7 +203,7 @@ def _actions_by_phase(evidence: Evidence) -> Iterator[Picture]:
 
 
 def _propensities(evidence: Evidence) -> Iterator[Picture]:
-    rows = evidence.usable
+    rows = evidence.draws(evidence.usable)
     if len(rows) == 0 or not evidence.whole_distribution:  # a balancer that states that of the action it took, or none
         return
     p, action = evidence.probabilities[rows].astype(np.float64), evidence.action[rows]

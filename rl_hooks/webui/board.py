@@ -13,7 +13,7 @@ from rl_hooks.faults.acting import acting, agent_events
 from rl_hooks.record.lead import Lead, Run
 from rl_hooks.record.progress import Now
 from rl_hooks.reward_so_far import RewardSoFar
-from rl_hooks.run_folder import RunFolderError, read_manifest
+from rl_hooks.run_folder import RunFolderError, read_incarnations, read_manifest
 from rl_hooks.standing import Chosen, History, Standing, document, latencies_ms
 
 LOOK_AGAIN_S = 1.0  # real; however many look on, the state of a run is made once in this time
@@ -117,7 +117,7 @@ class Board:
             planned={} if now is None else now.planned,
             running={} if now is None else now.running,
             failed=self._lead.environment.stats.total.num_failures,
-            rows=run.recording.counts["requests"] + sum(run.rows_of_workers.values()),
+            rows=self._rows(run),
             rows_lost=run.recording.recorder.rows_lost,
             decisions=0 if loop is None else loop.decisions,
             skipped=None if loop is None else loop.skipped_ticks,
@@ -131,6 +131,15 @@ class Board:
             history=self._history.points,
         )
         return document(standing)
+
+    def _rows(self, run: Run) -> int:
+        """Requests recorded by all processes; what workers wrote after their last report is known once they closed."""
+        known = {run.recording.writer.incarnation: run.recording.counts["requests"], **run.rows_of_workers}
+        if self._lead.run is not run:
+            for who in read_incarnations(run.setup.folder):
+                if who.last_seq is not None:
+                    known[who.name] = max(known.get(who.name, 0), who.last_seq["requests"])
+        return sum(known.values())
 
 
 def chosen_of(step: Step) -> list[Chosen]:

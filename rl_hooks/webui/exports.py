@@ -17,6 +17,9 @@ import gevent
 LINES, LINE_CHARACTERS = 40, 400  # of what a process says, kept for the browser
 NICENESS = 10  # a run that goes on comes first
 
+_EXPORTED = {0: "done", 3: "incomplete"}  # exit code of the export -> what came of it, where there is a bundle
+_JUDGED = (0, 1)  # exit codes of the report card where there is one; 1: not fit to train on
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,7 +32,7 @@ class Export:
     """One export of one run, and what it says."""
 
     number: int  # of the run
-    state: str = "running"  # then "done" or "failed"
+    state: str = "running"  # then "done", "incomplete" (rows are missing) or "failed"
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
 
     def to_json(self) -> dict[str, Any]:
@@ -65,12 +68,10 @@ class Exporter:
     def _carry_out(self, export: Export, folder: Path) -> None:
         """First the bundle, then the report card; each judges by its exit code whether the next is worth it."""
         try:
-            code = self._run(export, ["-m", "rl_hooks.export", str(folder), "--logs", self._logs])
-            if code in (0, 3):  # 3: rows are missing, and the bundle marks the gaps
-                code = self._run(export, ["-m", "rl_hooks.report", str(folder)])
-                export.state = "done" if code in (0, 1) else "failed"  # 1: it is not fit to train on, and says so
-            else:
-                export.state = "failed"
+            state = _EXPORTED.get(self._run(export, ["-m", "rl_hooks.export", str(folder), "--logs", self._logs]))
+            if state is not None and self._run(export, ["-m", "rl_hooks.report", str(folder)]) not in _JUDGED:
+                state = None
+            export.state = state or "failed"
         except OSError as error:
             export.lines.append(f"could not be started: {error}")
             export.state = "failed"

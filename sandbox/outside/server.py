@@ -217,9 +217,10 @@ async def _serve(
         if parent_pid is not None:
             watch_parent(loop, parent_pid, server)
         problem: list[str] = []
-        _watch_balancer(loop, balancer, server, problem)
+        watch = loop.create_task(_watch_balancer(balancer, server, problem))
         calm_collector()
         await server.serve(sockets=[control_socket])
+        watch.cancel()
         clock.catch_up()
         return stage, problem[0] if problem else None
     finally:
@@ -256,17 +257,9 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
-def _watch_balancer(
-    loop: asyncio.AbstractEventLoop, balancer: ExternalBalancer, server: Server, problem: list[str]
-) -> None:
+async def _watch_balancer(balancer: ExternalBalancer, server: Server, problem: list[str]) -> None:
     """Without its balancer the sandbox is nothing: it ends."""
-
-    def check() -> None:
-        ended = balancer.ended()
-        if ended is None:
-            loop.call_later(BALANCER_CHECK_S, check)
-            return
-        problem.append(ended)
-        server.should_exit = True
-
-    check()
+    while (ended := balancer.ended()) is None:
+        await asyncio.sleep(BALANCER_CHECK_S)
+    problem.append(ended)
+    server.should_exit = True

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rl_hooks.parts import PartError, find_rewards
 from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 from rl_hooks.policies.named import check_fit, make_policy
 from sandbox.virtual.simulation import Conditions
@@ -43,10 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         policies = [make_policy(text) for text in options.policies]
         scenario = load_file(find_file(options.scenario_file)).scenario(options.scenario)
+        find_rewards(scenario.rewards)
         plan = make_plan(scenario, options.seed, options.time_scale, options.user_scale)
         for policy in policies:
             check_fit(policy, plan.window_s, plan.decision_interval_s)
-    except (ScenarioError, PolicyError) as error:
+    except (ScenarioError, PartError, PolicyError) as error:
         print(f"sandbox.virtual.compare: {error}", file=sys.stderr)
         return 2
     seeds = range(options.seed, options.seed + max(2, options.seeds))

@@ -52,7 +52,7 @@ ORDER = (
     "base_url", "total_users", "max_concurrent_users", "test_duration_minutes", "data_collection_interval_seconds",
     "window_seconds", "episode_seconds", "ramp_seconds", "request_timeout_seconds", "retry_attempts",
     "retry_delay_seconds", "recovery_pause_minutes", "background_requests_per_second", "service_slo_ms",
-    "reward_weights",
+    "reward_weights", "rewards",
 )  # fmt: skip
 
 
@@ -70,7 +70,8 @@ def take_settings(old: Old) -> Tree:
         "background_requests_per_second", background, _at_least_zero, "a number of at least 0"
     )
     out["service_slo_ms"] = _slo(old)
-    out["reward_weights"] = _rewards(old)
+    out["rewards"] = _own_rewards(old)
+    out["reward_weights"] = _rewards(old, beside=sum(one["weight"] for one in (out["rewards"] or {}).values()))
     return {key: out[key] for key in ORDER if out.get(key) is not None}
 
 
@@ -131,7 +132,24 @@ def _slo(old: Old) -> Tree | None:
     return out
 
 
-def _rewards(old: Old) -> Tree | None:
+def _own_rewards(old: Old) -> Tree | None:
+    """Rewards of one's own, which only the files of this suite have: a function and a weight each."""
+    if "rewards" not in old.keys:
+        return None
+    value = old.peek("rewards")
+    if not isinstance(value, Mapping) or not all(_is_own_reward(one) for one in value.values()):
+        return None  # weights, as older files have them
+    return dict(old.take_key("rewards").value)
+
+
+def _is_own_reward(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping) and set(value) == {"function", "weight"} and number_of(value["weight"]) is not None
+    )
+
+
+def _rewards(old: Old, beside: float) -> Tree | None:
+    """The weights of the five, which add up to 1 with those `beside` them."""
     found = old.take("reward_weights", "rewards", "reward_function", "reward")
     if found is None:
         return None
@@ -155,7 +173,7 @@ def _rewards(old: Old) -> Tree | None:
         if total <= 0:
             report.refuse(found.place, "has no weight above 0", "Give the components weights that add up to 1")
         return None
-    written = parts if abs(total - 1) <= SUM_TOLERANCE else to_sum_one(parts)
+    written = parts if abs(total + beside - 1) <= SUM_TOLERANCE else to_sum_one(parts)
     written = written | {key: 0 for key in REWARD_COMPONENTS if key not in written}
     if found.key != "reward_weights" or not same(written, found.value):
         reason = f"all five components, scaled from {said(total)} to 1"

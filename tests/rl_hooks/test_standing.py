@@ -85,6 +85,15 @@ def test_what_is_not_known_is_null_and_the_document_is_strict_json(seen: Any) ->
     assert now["counts"]["rows_lost"] is None
 
 
+def test_the_line_of_planned_users_is_the_plans() -> None:
+    corners = document(standing())["planned_users"]
+    times, users = np.array(corners).T
+    for second in range(int(PLAN.duration_s)):
+        planned = sum(PLAN.mix_at(float(second)).values())
+        assert abs(np.interp(second, times, users) - planned) <= 1  # users are whole, the line is not
+    assert max(times) == PLAN.duration_s
+
+
 def test_the_pattern_is_named() -> None:
     assert document(standing(observation=observation(pattern_idle=0, pattern_burst=1)))["pattern"] == "burst"
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = {"street": "1 Main St", "city": "Troy", "state": "NY", "country": "US", "zipCode": "12180"}
@@ -177,6 +178,7 @@ def test_a_head_without_end_is_cut_off(live: Any) -> None:
 def test_the_state(live: Any) -> None:
     state = live.get("/state")
     assert abs(state["t_unix_ns"] - time.time_ns()) < 60e9 and tuple(state["services"]) == SERVICES
+    assert state["balancer"] == {"kind": "sandbox", "version": VERSION, "config_sha256": None}
     for service, told in state["services"].items():
         assert set(told) == {"action", "instances"} and told["action"] in ACTIONS
         assert list(told["instances"]) == [f"{service}-{number}" for number in (1, 2, 3)]
@@ -479,6 +481,10 @@ def test_a_port_in_use_is_told_with_the_way_out(live: Any) -> None:
         (["--expect", "{}"], 'sandbox: --expect: 1 problem\n  must be a JSON object like {"cart-service POST'),
         (["--expect", "no.json"], "sandbox: --expect: cannot read no.json: "),
         (["--catalogue", "no.json"], "sandbox: --catalogue: cannot read no.json: "),
+        (
+            ["--balancer", "envoy", "--access-log", "a"],
+            "sandbox: --access-log: the sandbox's own balancer writes it; envoy",
+        ),
         (["--host", "203.0.113.1"], "sandbox: cannot listen on 203.0.113.1 port 8080: "),
     ],
 )

@@ -1,8 +1,12 @@
 """Rewards of one's own in a scenario file: their names, their weights, and what is said about wrong ones."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from scenario.load import load_text
+from scenario.__main__ import main
+from scenario.load import load_file, load_text
 from scenario.model import DEFAULTS
 from scenario.plan import Plan, make_plan
 from tests.scenario.files import load, problems, suite, tree
@@ -85,3 +89,14 @@ def test_yaml_reads_the_same() -> None:
     text = "rl_training_scenarios: {base_config: {rewards: {mine: {function: 'a:b', weight: 2}}}}"
     with pytest.raises(Exception, match=r"base_config\.rewards\.mine\.weight: is 2, which is not at most 1"):
         load_text(text)
+
+
+def test_a_file_with_them_is_converted_to_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    whole = tree()
+    suite(whole)["base_config"].update(reward_weights=LESS, rewards=OWN)
+    (tmp_path / "day.json").write_text(json.dumps(whole))
+    assert main(["convert", str(tmp_path / "day.json"), "--to", str(tmp_path / "day.yaml")]) == 0
+    assert "reward" not in capsys.readouterr().out
+    again = load_file(tmp_path / "day.yaml").scenario()
+    assert dict(again.rewards) == {"within_slo": "my_rewards:within_slo"}
+    assert dict(again.reward_weights) == {**LESS, "within_slo": 0.2}

@@ -82,6 +82,8 @@ def environment(bundle: Bundle) -> gymnasium.envs.registration.EnvSpec | None:
         return None  # the environment decides among all strategies
     if not _is_ours(runs[0]) or any(one != worlds[0] for one in worlds):
         return None
+    if any((run.get("balancer_details") or {}).get("kind", "sandbox") != "sandbox" for run in runs):
+        return None  # another balancer in front of the sandbox's instances, which virtual time does not have
     known = {argument: worlds[0][name] for name, argument in _WORLD.items() if worlds[0][name] is not None}
     scaling = {name: bundle.encoding.facts()[name] for name in ("mean", "std")}
     return gymnasium.envs.registration.EnvSpec(

@@ -78,7 +78,8 @@ def propensity(case: Case) -> Finding:
     invalid = int((~((logged > 0) & (logged <= 1))).sum())
     unequal = int((np.abs(p[np.arange(len(rows)), action] - logged) > 1e-5).sum())
     unsummed = int((np.abs(p.sum(axis=1) - 1) > 1e-4).sum())
-    mean, error, p_value = calibration(p, action)
+    drawn = evidence.draws(rows)
+    mean, error, p_value = calibration(evidence.probabilities[drawn].astype(np.float64), evidence.action[drawn])
     corrected = stats.holm(p_value)
     smallest = float(np.nanmin(logged)) if len(logged) > invalid else 0.0
     broken = invalid + unequal + unsummed
@@ -317,7 +318,8 @@ def _enlargement(case: Case) -> float:
 
 
 def _with_propensity(case: Case) -> Ints:
-    rows = case.evidence.judged
+    """One judged step per draw: the others of a draw that all services share tell about the same choice."""
+    rows = case.evidence.draws(case.evidence.judged)
     p = case.evidence.propensity[rows]
     kept: Ints = rows[(p > 0) & (p <= 1)]
     return kept

@@ -24,7 +24,7 @@ def action_effect(case: Case) -> Finding:
     if _no_choice(p):
         return not_applicable(NO_CHOICE)
     rng = np.random.default_rng([SEED, 1])
-    p_value = stats.redraw_p(residual, action, p, rng, case.limits.randomizations)
+    p_value = stats.redraw_p(*by_draw(residual, action, p, evidence.draw[rows]), rng, case.limits.randomizations)
     effects = _effects(residual, action, p)
     labels = evidence.labels
     spread = float(np.nanmax(effects) - np.nanmin(effects))
@@ -42,6 +42,12 @@ def action_effect(case: Case) -> Finding:
         },
         too_small=case.limits.transitions.judge(len(evidence.usable)) is Verdict.FAIL,
     )
+
+
+def by_draw(residual: Floats, action: Ints, p: Floats, draw: Ints) -> tuple[Floats, Ints, Floats]:
+    """The same with one row per draw: what all services got together under the action that they shared."""
+    _, first, number = np.unique(draw, return_index=True, return_inverse=True)
+    return np.bincount(number, residual).astype(np.float64), action[first], p[first]
 
 
 def carry_over(case: Case) -> Finding:
@@ -88,7 +94,7 @@ def lag_p_values(case: Case, longest: int) -> list[float]:
     inside[longest:] = episode[longest:] == episode[:-longest]
     measured = ~evidence.steps["reward_filled"].to_numpy(bool)[usable]
     rows = np.flatnonzero(inside & measured)
-    clusters = np.unique(episode[rows])
+    clusters = np.unique(evidence.cluster[usable[rows]])
     if len(clusters) < actions or len(rows) < 2 * actions * (longest + 1):
         return []
     lagged = [chosen[rows - lag][:, 1:] for lag in range(longest + 1)]
@@ -97,7 +103,7 @@ def lag_p_values(case: Case, longest: int) -> list[float]:
     inverse = np.linalg.pinv(design.T @ design).astype(np.float64)
     rng = np.random.default_rng([SEED, 2])
     width = actions - 1
-    number = np.unique(episode[rows], return_inverse=True)[1]
+    number = np.unique(evidence.cluster[usable[rows]], return_inverse=True)[1]
     found = []
     for lag in range(1, longest + 1):
         scores = _lag_scores(design, reward, inverse, slice(lag * width, (lag + 1) * width))

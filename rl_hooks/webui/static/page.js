@@ -100,9 +100,8 @@ let drawn = null; // what the timeline shows, to be drawn anew when the window g
 function showTimeline(now) {
   drawn = now;
   const [width, height, left, top, bottom] = [Math.max(280, $("timeline").clientWidth), 170, 34, 22, 20];
-  const x = (t) => left + (t / now.duration_s) * (width - left - 8);
-  const planned = now.phases.map((one) => one.users);
-  const most = Math.max(1, ...planned, ...now.history.flatMap((point) => [point[1], point[2]]));
+  const x = (t) => left + (Math.min(t, now.duration_s) / now.duration_s) * (width - left - 8);
+  const most = Math.max(1, ...now.planned_users.map((point) => point[1]), ...now.history.map((point) => point[2]));
   const y = (users) => height - bottom - (users / most) * (height - top - bottom);
   const picture = draw("svg", { width, height, role: "img", "aria-label": "planned and running users over the run" });
   for (const [index, phase] of now.phases.entries()) {
@@ -116,14 +115,13 @@ function showTimeline(now) {
     bar.append(draw("title", {}, fault.text));
     picture.append(bar);
   }
-  const steps = now.phases.flatMap((one) => [`${x(one.start_s)},${y(one.users)}`, `${x(one.end_s)},${y(one.users)}`]);
   picture.append(
     draw("line", { class: "axis", x1: left, x2: width - 8, y1: height - bottom, y2: height - bottom }),
     draw("text", { x: left - 5, y: y(most) + 4, "text-anchor": "end" }, String(most)),
     draw("text", { x: left - 5, y: y(0) + 4, "text-anchor": "end" }, "0"),
     draw("text", { x: left, y: height - 4 }, "0:00"),
     draw("text", { x: width - 8, y: height - 4, "text-anchor": "end" }, clock(now.duration_s)),
-    draw("polyline", { class: "planned", points: steps.join(" ") }),
+    draw("polyline", { class: "planned", points: now.planned_users.map(([t, users]) => `${x(t)},${y(users)}`).join(" ") }),
     draw("polyline", { class: "running", points: now.history.map((point) => `${x(point[0])},${y(point[2])}`).join(" ") }));
   if (now.phase !== null) {
     const at = x(now.run_time_s);
@@ -212,7 +210,10 @@ function entry(run) {
   const shown = make("div", { className: "entry" }, line);
   if (answer[run.number]) shown.append(make("p", { className: "alert error", textContent: answer[run.number] }));
   if (run.export !== null) {
-    const words = { running: "The export goes on.", done: "Exported.", failed: "The export failed." };
+    const words = {
+      running: "The export goes on.", done: "Exported.", failed: "The export failed.",
+      incomplete: "Exported, but rows are missing; the bundle marks the gaps.",
+    };
     shown.append(make("p", { className: "note", textContent: words[run.export.state] }));
     if (run.export.lines.length) shown.append(make("pre", { textContent: run.export.lines.join("\n") }));
   }

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from rl_hooks.decision import ACTIONS, NO_INSTANCE, REQUEST_ACTION
+from rl_hooks.decision import ACTIONS, REQUEST_ACTION
 from sandbox.outside.balancer import Endpoint
 from sandbox.parameters import Parameters
 
@@ -41,7 +41,6 @@ UPSTREAM_IDLE_S = 60
 """Below the 75 s after which an instance closes an idle connection, so that no request meets a closing one."""
 
 HEALTH_PATH = "/actuator/health"
-IF_ABSENT = "ADD_IF_ABSENT"
 LUA = Path(__file__).with_name("pick.lua")
 
 
@@ -200,19 +199,13 @@ def _filter(name: str, kind: str, **settings: Any) -> Json:
 
 
 def _local_replies() -> Json:
-    """Envoy's own errors: JSON as the services', with the headers of the contract where no route was found."""
+    """Envoy's own errors as JSON, like the services'. They get the headers of the contract as every answer does; only
+    what is no HTTP request at all is answered without them, before there is a route or a filter."""
     none_healthy = {
         "filter": {"response_flag_filter": {"flags": ["UH"]}},
         "body_format_override": {"json_format": {"error": "No healthy instances available for service: %ROUTE_NAME%"}},
     }
-    unrouted = {
-        "filter": {"not_health_check_filter": {}},  # always: the status is not known yet to an error of the parser
-        "headers_to_add": [
-            _header("x-lb-action", DEFAULT_ACTION, IF_ABSENT),
-            _header("x-lb-instance", NO_INSTANCE, IF_ABSENT),
-        ],
-    }
-    return {"mappers": [none_healthy, unrouted], "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}}
+    return {"mappers": [none_healthy], "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}}
 
 
 # -- metrics ----------------------------------------------------------------------------------------------------------
@@ -370,7 +363,10 @@ def _cluster(name: str, endpoints: Sequence[Endpoint], parameters: Parameters) -
     return {
         **_bare_cluster(name, members),
         "lb_policy": "ROUND_ROBIN",  # where the instance that was chosen is sick
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},  # else sick ones are used when most are
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 0},  # else sick ones are used when most are
+            "update_merge_window": "0s",  # else a second change of health within a second takes effect after it
+        },
         "health_checks": [
             {
                 "timeout": every,
@@ -453,8 +449,8 @@ def _is(header: str, value: str) -> Json:
     return {"name": header, "string_match": {"exact": value}}
 
 
-def _header(name: str, value: str, how: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> Json:
-    return {"header": {"key": name, "value": value}, "append_action": how}
+def _header(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _fraction(key: str) -> Json:

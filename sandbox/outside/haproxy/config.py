@@ -88,6 +88,8 @@ def _global(layout: Layout) -> str:
     workers = ",".join(f"{server.name}={server.workers}" for server in every)
     return f"""\
 # lb-contract/1 on HAProxy 2.6 and later. The strategies are in strategies.lua: one state of the instances for all six.
+# Not for a public edge: whoever sends a request chooses its strategy (X-RL-Action) and even its instance (X-LB-Pin).
+#
 # Switch a service's own strategy while it runs:
 #     echo "set map {layout.folder}/actions.map cart-service least_loaded" | socat stdio {layout.folder}/runtime.sock
 
@@ -237,8 +239,8 @@ def _service(layout: Layout, service: str, servers: Sequence[Server]) -> str:
         "    # What Lua chose holds, also a pinned instance that is down.",
         "    option persist",
         "    use-server %[var(txn.server)] if { var(txn.server) -m found }",
-        "    # As much as an instance takes; what is more waits here and not there, at most `timeout queue`.",
         f"    default-server check inter {every} fall {parameters.health_check_failures} rise 1",
+        "    # maxconn: as much as an instance takes; what is more waits here and not there, at most `timeout queue`.",
     ]
     for server in servers:
         room = server.workers * (1 + parameters.queue_per_worker)

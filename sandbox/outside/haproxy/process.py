@@ -78,6 +78,8 @@ class HAProxy:
 
     def ended(self) -> str | None:
         """See ExternalBalancer."""
+        for child in self._children[:-1]:
+            child.ended()  # whoever asks for its exit code also takes it out of the table of processes
         return self._children[-1].ended()
 
     def stop(self) -> None:

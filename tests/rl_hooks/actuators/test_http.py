@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_services_that_did_not_take_it_are_named_and_the_others_got_it(
         )
     assert caught.value.services == {"user-service", "cart-service"}
     assert "the balancer has no fastest_response" in str(caught.value)
-    assert f"PUT {root}/routing/cart-service: answered 500 no \\x1b[31mway" in str(caught.value)
+    assert f"PUT {root}/routing/{{service}}: answered 500 no \\x1b[31mway" in str(caught.value)
     assert len(handler.seen) == 4
     assert "s3cret" not in str(caught.value)
 
@@ -212,8 +213,36 @@ def test_a_balancer_that_is_away_is_waited_for_once_per_decision(tmp_path: Path)
     with pytest.raises(ActuatorError) as caught:
         actuator.apply(everywhere("round_robin"))
     assert caught.value.services == set(SERVICES)
-    assert str(caught.value).endswith("; 127.0.0.1:9 was not asked again")
-    assert str(caught.value).count("PUT http://") == 1
+    assert str(caught.value) == "PUT http://127.0.0.1:9/routing/{service}: no connection (Connection refused)"
+
+
+def test_a_balancer_that_does_not_answer_is_asked_once_per_decision(tmp_path: Path) -> None:
+    content = PER_SERVICE.replace("$LB_TOKEN", "token") + "timeout_seconds: 0.3\n"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        root = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            ActuatorError, match=r"^PUT http://\S+/routing/{service}: no answer within 0.3 s$"
+        ) as caught:
+            HttpActuator(root, written(tmp_path, content)).apply(everywhere("round_robin"))
+        assert caught.value.services == set(SERVICES)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody else came
+            silent.accept()
+
+
+def test_what_goes_wrong_is_said_in_the_same_words_whatever_was_decided(switch: tuple[str, type[Switch]]) -> None:
+    """It is told once while it lasts: words that change with the decision would be told at every decision."""
+    root, handler = switch
+    handler.answers = {f"/api/benchmark/switch?algorithm={name}": 500 for name in ("least-connections", "round-robin")}
+    said = set()
+    for url in (root, "http://127.0.0.1:9"):
+        actuator = HttpActuator(url, str(ROOT / "configs/actuators/spring.yaml"))
+        for action in ("least_loaded", "round_robin"):
+            with pytest.raises(ActuatorError) as caught:
+                actuator.apply(everywhere(action))
+            said.add(str(caught.value))
+    assert len(said) == 2
 
 
 def test_all_problems_of_a_file_are_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

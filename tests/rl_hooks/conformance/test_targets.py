@@ -1,6 +1,9 @@
 """Every finding, against real servers: one that keeps the contract, and ones that break a part of it."""
 
 import json
+import os
+import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +27,6 @@ def findings(*twists: Twist, **about: float) -> dict[str, Finding]:
     """Name -> finding of a server with these twists."""
     with target(*twists) as host:
         facts = look(host, host.removesuffix("/proxy"), None, **about)  # type: ignore[arg-type]
-    assert facts is not None
     found = judge(facts)
     assert "\x1b" not in "".join(report(facts, found))
     return {finding.name: finding for finding in found}
@@ -300,7 +302,6 @@ def test_a_connection_that_the_other_side_closed_while_it_was_idle_is_no_failure
 def test_a_balancer_that_is_steered_otherwise_need_not_obey_the_header() -> None:
     with target(strip) as host:
         facts = look(host, host.removesuffix("/proxy"), None)
-    assert facts is not None
     assert broken(judge(facts, steered_by_header=False)) == []
     needs = {one.name: one.need for one in judge(facts, steered_by_header=False)}
     assert (needs["obeys"], needs["no_leak"], needs["fallback"]) == (Need.OPTIONAL, Need.OPTIONAL, Need.REQUIRED)
@@ -358,17 +359,32 @@ def test_bad_input_is_refused_with_exit_code_2(
 
 def test_nobody_there_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--host", f"http://127.0.0.1:{free_port()}/proxy"]) == 2
-    assert "none of the services answers; start the target, or correct the URL" in capsys.readouterr().err
+    assert (
+        "none of the services answers (Connection refused); start the target, or correct the URL"
+        in capsys.readouterr().err
+    )
 
 
-def test_the_sandbox_keeps_the_contract() -> None:
+@pytest.mark.parametrize(
+    ("balancer", "optional"),
+    [
+        (None, {"decides_itself", "orca", "service_headers"}),
+        pytest.param("envoy", {"decides_itself", "metrics"}, marks=pytest.mark.balancers),
+        pytest.param("haproxy", {"decides_itself", "metrics"}, marks=pytest.mark.balancers),
+    ],
+)
+def test_the_sandbox_keeps_the_contract(balancer: str | None, optional: set[str]) -> None:
+    """Whichever balancer is in front; `optional` are the parts that it need not keep."""
+    if (
+        balancer is not None
+        and shutil.which(balancer, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None
+    ):
+        pytest.skip(f"there is no program `{balancer}`")
     load = {"time_scale": 10.0, "expect": {"cart-service GET /api/cart/summary": 50.0}, "products": [PRODUCT]}
-    with sandbox_started("--healthy") as sandbox:
+    with sandbox_started("--healthy", *(("--balancer", balancer) if balancer is not None else ())) as sandbox:
         root = sandbox.host.removesuffix("/proxy")
         size_sandbox(root, load)  # with service times a tenth as long
         facts = look(sandbox.host, root, None)
         sandbox.stop()
-    assert facts is not None
     found = {one.name: one for one in judge(facts)}
-    optional = {"decides_itself", "orca", "service_headers"}
     assert {name: one.found for name, one in found.items() if one.kept is not YES and name not in optional} == {}

@@ -17,6 +17,8 @@ from rl_hooks.export.formats import bandit
 from rl_hooks.export.formats.source import read_bundle
 from rl_hooks.export.verify.coverage import coverage_lines
 from rl_hooks.export.verify.line import Verdict as Met
+from rl_hooks.report import stats
+from rl_hooks.report.checks.learning import by_draw
 from rl_hooks.report.evidence import from_dataset
 from rl_hooks.report.judge import judge
 from rl_hooks.report.thresholds import Thresholds
@@ -32,6 +34,7 @@ FOUR = strategies(["circuit_breaker", "backpressure"])
 NAMES = {service: [f"{service}-{number}" for number in (1, 2, 3)] for service in SERVICES}
 PODS = instances({**NAMES, "cart-service": NAMES["cart-service"][:2]})
 """Three instances of each service, of the cart two."""
+SWITCH = strategies(["backpressure"], one_for_all=True)
 SPACES = pytest.mark.parametrize("space", [FOUR, PODS], ids=["strategies", "instances"])
 
 
@@ -101,6 +104,34 @@ def test_a_strategy_that_exists_and_was_never_tried_is_still_missing() -> None:
     checks = {check.name: check.finding for check in judge(from_dataset(assemble([tried])), LIMITS).checks}
     assert checks["pairs_service_action"].verdict is Verdict.FAIL
     assert "(user-service, round_robin)" in checks["pairs_service_action"].found
+
+
+def test_what_all_services_share_is_one_draw_to_the_report_card() -> None:
+    """As many draws as intervals: intervals around shares are wider than five times as many draws would give."""
+    source = made.made_run(8.0)
+    shared = from_dataset(assemble([run_in(SWITCH, source)]))
+    ticks = len(
+        set(zip(shared.steps["run_id"][shared.judged], shared.steps["decision_tick"][shared.judged], strict=True))
+    )
+    assert len(shared.draws(shared.judged)) == ticks < len(shared.judged) / 2
+    checks = {check.name: check.finding for check in judge(shared, LIMITS).checks}
+    assert checks["propensity"].verdict is not Verdict.FAIL
+    assert sum(checks["ess_constant"].numbers["actions"].values()) <= ticks
+    apart = from_dataset(assemble([run_in(strategies(["backpressure"]), source)]))
+    assert len(apart.draws(apart.judged)) == len(apart.judged)
+
+
+def test_a_shock_that_all_services_share_is_no_effect_of_the_action_they_share() -> None:
+    """Of 200 runs without an effect about 5 % may find one; with every service's row on its own half of them do."""
+    rng, found, rows_found = np.random.default_rng(4), 0, 0
+    p = np.full((300, 6), 1 / 6)
+    for _ in range(200):
+        tick = np.repeat(np.arange(60), 5)
+        action, residual = rng.integers(0, 6, 60)[tick], rng.normal(size=60)[tick] + 0.1 * rng.normal(size=300)
+        found += stats.redraw_p(*by_draw(residual, action, p, tick), rng, 99) <= 0.05
+        rows_found += stats.redraw_p(residual, action, p, rng, 99) <= 0.05
+    assert found <= 22
+    assert rows_found > 60
 
 
 @SPACES

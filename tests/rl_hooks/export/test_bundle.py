@@ -212,6 +212,7 @@ def test_the_schema_says_what_everything_is(bundle: Path) -> None:
     assert len(facts["split"]["blocks"]) == 8
     assert facts["runs"][0]["unfinished"] == facts["counts"]["requests_unfinished"] == 1
     assert facts["runs"][0]["config_sha256"] == "0" * 64
+    assert facts["runs"][0]["balancer_details"] is None, "nobody said which one it was"
 
 
 def test_every_file_is_listed_with_its_checksum(bundle: Path) -> None:

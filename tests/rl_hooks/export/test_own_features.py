@@ -15,8 +15,12 @@ from rl_hooks.decision import SERVICES
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from rl_hooks.export.errors import ExportError
-from rl_hooks.export.own_features import Before, find_features
+from rl_hooks.export.formats.table import find_writers
+from rl_hooks.export.own_features import Before, find_features, own_values
 from rl_hooks.observation import FEATURES, Feature
+from rl_hooks.report.evidence import read_evidence
+from rl_hooks.report.judge import judge
+from rl_hooks.report.thresholds import load_thresholds
 from rl_hooks.request_log import end_ns
 from tests import builders
 
@@ -28,6 +32,15 @@ class FailedCount:
 
     def at(self, before: Before) -> float:
         return float((before.requests["ok"] == 0).sum())
+
+
+class Count(FailedCount):
+    """How many requests ended."""
+
+    feature = Feature("ended", "requests", 0, None, "window", "exporter", "never")
+
+    def at(self, before: Before) -> float:
+        return float(len(before.requests))
 
 
 class Spread:
@@ -44,7 +57,7 @@ class Spread:
 def team(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module of a team, as if it lay in the folder one starts from."""
     module = ModuleType("team_features")
-    vars(module).update(FailedCount=FailedCount, Spread=Spread)
+    vars(module).update(Count=Count, FailedCount=FailedCount, Spread=Spread)
     monkeypatch.setitem(sys.modules, "team_features", module)
     return module
 
@@ -99,6 +112,34 @@ def test_what_they_are_given_is_the_window_before_the_moment_and_nothing_else() 
         known = (run.samples["service"] == index) & (run.samples["received_ns"] <= t_ns)
         known &= (run.samples["t_ns"] <= t_ns) & (run.samples["t_ns"] >= t_ns - window_ns)
         assert len(samples) == known.sum() > 0 or t_ns == builders.START_NS
+
+
+def test_what_ends_at_the_moment_itself_is_not_before_it() -> None:
+    """Decisions are 2 s apart and the window is 10 s; each request takes 20 ms, and the other services have none."""
+    ends_at_s = [1.999, 2.0, 11.999, 12.0, 12.0]  # the second is at the window's begin
+    starts = [{"start_ns": builders.at(end_s - 0.02), "service": 1} for end_s in ends_at_s]
+    plan = builders.plan()
+    decided = builders.decisions(plan, np.random.default_rng(1))
+    run = builders.run(plan, requests=builders.rows("requests", starts), decisions=decided)
+    own = find_features(["team_features:Count"])
+    values = own_values(
+        run, 10 * 10**9, own, np.array([1, 1, 2]), np.array([builders.at(12.0)] * 2 + [builders.at(12)])
+    )
+    assert values.tolist() == [[2.0], [2.0], [0.0]]
+
+
+def test_the_report_card_and_the_formats_take_them(tmp_path: Path) -> None:
+    own = find_features(["team_features:FailedCount"])
+    bundle = tmp_path / "bundle"
+    write_bundle(assemble([builders.random_run()], own=own), bundle, find_writers("npz,bandit,rllib,jsonl"))
+    columns = json.loads((bundle / "formats" / "npz" / "format.json").read_text())["observation"]["columns"]
+    place = columns.index("obs.failed_count")
+    train = pd.read_parquet(bundle / "data" / "transitions" / "train-00000-of-00001.parquet")
+    encoded = np.load(bundle / "formats" / "npz" / "train.npz")["observations"][:, place]
+    assert np.corrcoef(encoded, train["obs.failed_count"])[0, 1] == pytest.approx(1)
+    assert "known.failed_count" not in columns  # it is never missing
+    checks = judge(read_evidence([bundle]), load_thresholds(None)).checks
+    assert str(next(one.finding for one in checks if one.name == "transitions_hold").verdict) == "pass"
 
 
 def meaning(**special: Any) -> Feature:

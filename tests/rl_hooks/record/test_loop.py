@@ -47,7 +47,7 @@ class System:
     def apply(self, actions: Mapping[str, str]) -> None:
         assert set(actions) == set(SERVICES)
         if self.calls - 1 in self._deaf:
-            raise ActuatorError("not heard", frozenset({"cart-service"}))
+            raise ActuatorError(f"not heard at {self.calls}", frozenset({"cart-service"}))
 
 
 class Bench:
@@ -147,9 +147,11 @@ def test_decisions_that_could_not_be_applied_are_told_while_and_after_they_were_
     bench = Bench(tmp_path / "run", System(deaf_ticks=(3, 4, 7)))
     run = bench.run()
     assert [record.getMessage() for record in caplog.records] == [
-        "Decisions go on, but actuator system: not heard (not applied for cart-service)",
+        "Decisions go on, but actuator system: not heard at 4 (not applied for cart-service)",
         "Metrics source and actuator work again",
-    ] * 2
+        "Decisions go on, but actuator system: not heard at 8 (not applied for cart-service)",
+        "Metrics source and actuator work again",
+    ]
     missed = run.decisions[run.decisions["actuated"] == 0]
     assert [(row["tick"], SERVICES[row["service"]]) for row in missed] == [(n, "cart-service") for n in (3, 4, 7)]
     of_tick = {int(row["tick"]): int(row["t_ns"]) for row in run.decisions}
@@ -165,6 +167,15 @@ def test_decisions_that_could_not_be_applied_until_the_end_have_no_end(tmp_path:
     bench.run()
     assert bench.loop.not_applied.until_ns is None
     assert "and the last one; they are recorded as such" in str(bench.loop.not_applied.text(100))
+
+
+def test_a_balancer_that_decides_by_itself_has_nothing_to_apply(tmp_path: Path) -> None:
+    system = System()
+    system.observes = True  # type: ignore[attr-defined]
+    bench = Bench(tmp_path / "run", system)
+    run = bench.run()
+    assert not run.decisions["actuated"].any()
+    assert bench.loop.not_applied.text(bench.loop.decisions) is None
 
 
 def test_nothing_is_said_where_everything_was_applied(tmp_path: Path) -> None:

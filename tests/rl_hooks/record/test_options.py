@@ -1,6 +1,7 @@
 """From options to a setup: names, policies, and every complaint at once."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import configargparse
 import pytest
 
+from rl_hooks.control import InstanceSample, Sample
+from rl_hooks.decision import SERVICES
 from rl_hooks.policies.builtin import Uniform
 from rl_hooks.record.options import SetupError, add_options, default_host, make_setup, read_scenario_file
 from scenario.load import load_file
@@ -222,3 +225,42 @@ def test_an_action_that_is_not_there_is_refused_before_the_run(actuator: str, po
     with pytest.raises(SetupError) as caught:
         make_setup(options("--actuator", f"{__name__}:{actuator}", "--logging-policy", policy), NOWHERE)
     assert complaint in str(caught.value)
+
+
+class Small(Mute):
+    """A source that knows two instances of each service, and one of the cart."""
+
+    def __init__(self, root: str) -> None:
+        del root
+
+    def describe(self) -> str:
+        return "small"
+
+    def sample(self) -> Sample:
+        nothing = (math.nan,) * 6
+        seen = [InstanceSample(s, f"{SERVICES[s]}-{n}", *nothing, 0, 0, True) for s in range(5) for n in (1, 2)]
+        return Sample(1, 2, tuple(one for one in seen if one.instance != "cart-service-2"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "--action-space instances: the instances are not known (GET http://127.0.0.1:9/api/services: "),
+        (
+            ("--metrics-source", f"{__name__}:Small"),
+            "--action-space instances: cart-service has 1 instances, 2 to 16 are needed",
+        ),
+        (("--actuator", f"{__name__}:Switch"), "instances are pinned by a header of each request, and --actuator"),
+    ],
+)
+def test_instances_that_cannot_be_decided_among_are_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        make_setup(options("--action-space", "instances", *arguments), NOWHERE)
+    assert complaint in str(caught.value)
+
+
+def test_an_action_space_that_a_form_made_up_is_refused() -> None:
+    asked = options()
+    asked.action_space = "pods"
+    with pytest.raises(SetupError, match="--action-space pods: must be one of strategies, instances"):
+        make_setup(asked, NOWHERE)

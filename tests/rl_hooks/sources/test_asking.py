@@ -90,7 +90,7 @@ def test_a_server_that_sends_a_byte_now_and_then_does_not_hold_up_a_decision(kin
             "admin": lambda: AdminSource(url),
         }
         source = sources[kind]()
-        limit_sampling(source, 0.4)
+        limit_sampling(source, 0.2)
         took = []
         for _ in range(2):
             began = time.monotonic()
@@ -103,7 +103,7 @@ def test_a_server_that_sends_a_byte_now_and_then_does_not_hold_up_a_decision(kin
 
 def test_a_limit_is_told_to_those_who_take_one() -> None:
     source = TextSource(None, "http://127.0.0.1:9")
-    limit_sampling(source, 2.0)
+    limit_sampling(source, 1.0)
     assert source._limit_s == 0.5
     limit_sampling(source, 60.0)
     assert source._limit_s == 0.5  # never longer than before

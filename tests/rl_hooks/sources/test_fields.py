@@ -47,7 +47,7 @@ authorization: {environment: NOT_SET_ANYWHERE}
 fields:
   cpu: {selector: 'rate(x[5m])'}
   memory: {selector: a, valid: [0, 2]}
-  queue_depth: {selector: a, scale: big, colour: b}
+  queue_depth: {selector: a, scale: big, hue: b}
   in_flight: {selector: a, scale: 0, rate: 1, of: 3}
   errors_total: {selector: a, rate: true}
   latency: x
@@ -66,7 +66,7 @@ fields:
         "  stale_after_intervals: 0 is not a number above 0",
         f"  fields.cpu: 'rate(x[5m])' is no selector; {instead}",
         "  fields.memory.valid: [0, 2] reaches beyond what memory can be, 0 to 1",
-        "  fields.queue_depth: unknown key 'colour'; known are selector, of, rate, scale, valid, scrape_interval_seconds",
+        "  fields.queue_depth: unknown key 'hue'; known are selector, of, rate, scale, valid, scrape_interval_seconds",
         "  fields.in_flight.of: 3 must be a selector",
         "  fields.in_flight.rate: 1 must be true or false",
         "  fields.in_flight.scale: 0 must be a number other than 0, for example 0.01",

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,10 +16,12 @@ from typing import Any
 import pytest
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from sandbox.outside.envoy.process import find_binary
 
 pytest.importorskip("envoy", reason="needs the extra `envoy`")
 pytestmark = pytest.mark.balancers
 
+ROOT = Path(__file__).parents[3]
 ADDRESS = {"street": "1 Main St", "city": "Troy", "state": "NY", "country": "US", "zipCode": "12180"}
 TRACE = "0123456789abcdef0123456789abcdef"
 CONTRACT = {
@@ -145,8 +149,6 @@ def test_envoys_own_errors_carry_the_contract(envoy: Any) -> None:
     status, told, text = asked(envoy, "/proxy/nix-service/api", X_RL_Action="weighted_capacity")
     assert status == 503 and set(told) >= CONTRACT and "No healthy instances" in json.loads(text)["error"]
     assert (told["x-lb-action"], told["x-lb-instance"], told["x-lb-attempts"]) == ("weighted_capacity", "-", "0")
-    status, told, _ = envoy.call("GET", "/proxy/user-service/" + "x" * 70_000)
-    assert status == 431 and (told["x-lb-action"], told["x-lb-instance"]) == ("round_robin", "-")
 
 
 def test_a_timeout_is_envoys_and_names_the_instance(envoy: Any) -> None:
@@ -258,7 +260,7 @@ def test_a_crashed_instance_is_avoided_and_all_down_is_told(envoy: Any, action: 
     asked(envoy)
     fault(envoy, "crash", "user-service", "user-service-1")
     try:
-        until(lambda: set(served(6)) == {"user-service-2", "user-service-3"}, "Envoy's health checks see the crash")
+        until(lambda: set(served(20)) == {"user-service-2", "user-service-3"}, "Envoy's health checks see the crash")
         counts = served(20)
         assert set(counts) == {"user-service-2", "user-service-3"}
         if action != "fastest_response":
@@ -270,12 +272,18 @@ def test_a_crashed_instance_is_avoided_and_all_down_is_told(envoy: Any, action: 
         assert json.loads(text) == {"error": "No healthy instances available for service: user-service"}
     finally:
         lift(envoy)
-    until(lambda: all_take_turns(envoy), "all are back, and nothing else is remembered")
+    until(lambda: all_take_turns(envoy), "all are back, and nothing is remembered")
 
 
 def all_take_turns(live: Any) -> bool:
-    turns = [asked(live, X_RL_Action="round_robin")[1] for _ in range(9)]
-    return sorted(Counter(told["x-lb-instance"] for told in turns if told["x-lb-flags"] == "-").values()) == [3, 3, 3]
+    """For both clusters of the service."""
+    return all(
+        sorted(Counter(told["x-lb-instance"] for told in turns).values()) == [3, 3, 3]
+        and {told["x-lb-flags"] for told in turns} == {"-"}
+        for turns in (
+            [asked(live, X_RL_Action=action)[1] for _ in range(9)] for action in ("round_robin", "circuit_breaker")
+        )
+    )
 
 
 def test_a_breaker_opens_for_circuit_breaker_alone_and_reads_are_tried_elsewhere(envoy: Any) -> None:
@@ -331,9 +339,7 @@ def test_a_client_that_goes_away_is_taken_off_the_counts(envoy: Any) -> None:
     sockets, token = [], envoy.token("ann")
     for _ in range(8):
         one = socket.create_connection(("127.0.0.1", envoy.port))
-        head = (
-            f"GET /proxy/order-service/api/orders/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {envoy.token('ann')}"
-        )
+        head = f"GET /proxy/order-service/api/orders/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}"
         one.sendall(head.encode() + b"\r\nX-RL-Action: least_loaded\r\n\r\n")
         sockets.append(one)
     inside = lambda: sum(  # noqa: E731
@@ -345,6 +351,13 @@ def test_a_client_that_goes_away_is_taken_off_the_counts(envoy: Any) -> None:
     lift(envoy)
     path = "/proxy/order-service/api/orders/user"
     until(lambda: asked(envoy, path, X_RL_Action="least_loaded")[1]["x-lb-inflight"] == "0", "nothing is in flight")
+
+
+def test_envoy_takes_the_shipped_example() -> None:
+    example = ROOT / "deploy" / "envoy" / "envoy.yaml"
+    command = [str(find_binary()), "--mode", "validate", "--concurrency", "1", "-c", str(example)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and f"configuration '{example}' OK" in done.stdout + done.stderr
 
 
 # -- under load, and the end ------------------------------------------------------------------------------------------
@@ -389,6 +402,12 @@ def test_envoy_does_not_outlive_a_sandbox_that_is_killed(run_live: Run) -> None:
     (child,) = children_of(live.process.pid)
     live.stop(signal.SIGKILL)
     until(lambda: is_gone(child), "the kernel has told Envoy")
+
+
+def test_a_port_that_is_in_use_is_told(envoy: Any) -> None:
+    command = [sys.executable, "-m", "sandbox", "--balancer", "envoy", "--port", str(envoy.port)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and f"port {envoy.port} on 127.0.0.1 is in use" in done.stderr
 
 
 def test_without_envoy_the_sandbox_ends_and_says_so(run_live: Run) -> None:

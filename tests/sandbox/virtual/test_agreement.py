@@ -24,7 +24,7 @@ WORLD = ("--healthy", "--utilization", str(agreement.UTILIZATION), "--seed", str
 
 NO_DIFFERENCE: dict[str, list[str]] = {action: [] for action in ACTIONS}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,35 @@ def test_metrics_that_a_policy_never_knew_are_not_asked_for(tmp_path: Path) -> N
     assert {"cpu_mean", "queue_max", "others_queue_sum"} <= set(OF_METRICS) <= set(FEATURE_INDEX)
 
 
+class Four:
+    """An actuator of a balancer that has four strategies."""
+
+    missing_actions = frozenset({"circuit_breaker", "backpressure"})
+
+    def __init__(self, root: str) -> None:
+        del root
+
+    def describe(self) -> str:
+        return "four"
+
+    def apply(self, actions: object) -> None:
+        """Nothing is told."""
+
+
+def test_a_balancer_without_some_strategies_is_served_among_the_others() -> None:
+    at = ALL.index("--actuator") + 1
+    parts = (*ALL[:at], f"{__name__}:Four", *ALL[at + 1 :], *SCENARIO)
+    setup = make_setup(options("uniform", *parts, "--explore", "0.4", "--fallback", "round_robin"))
+    for policy in (setup.policy, setup.explored(setup.policy), setup.explored(setup.fallback)):
+        assert sum(policy.probabilities(None, None)[:4]) == pytest.approx(1)
+    assert setup.facts["action_space"]["missing"] == ["circuit_breaker", "backpressure"]
+    (complaint,) = refusal("uniform", *parts)
+    assert complaint == (
+        "--fallback backpressure: fixed: there is no action 'backpressure'; there are least_loaded, fastest_response, "
+        "round_robin, weighted_capacity"
+    )
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     numbers = ("--explore", "2", "--stale-after", "0", "--duration", "-1", "--metrics-port", "70000")
     parts = ("--source", "sandbocks", "--actuator", "header", "--requests", str(tmp_path), "--host", "nowhere")
@@ -126,8 +155,8 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
             "weighted_capacity; or write module:attribute"
         ),
         (
-            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: admin, envoy, none, orca, prometheus, "
-            "sandbox, text; or write module:attribute"
+            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: admin, envoy, none, orca, "
+            "prometheus, sandbox, text; or write module:attribute"
         ),
         f"{tmp_path}: not a file; name the balancer's access log",
     ]
