@@ -187,7 +187,11 @@ def live() -> Iterator[Live]:
 
 
 def _end(live: Live) -> None:
-    if live.process.poll() is None:
+    """In order, so that it removes its files; whatever does not end so is killed."""
+    live.process.terminate()
+    try:
+        live.process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
         live.process.kill()
         live.process.wait(timeout=30)
     if live.process.stdout is not None:

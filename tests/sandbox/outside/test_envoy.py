@@ -315,6 +315,22 @@ def test_a_write_that_may_have_arrived_is_not_sent_again(envoy: Any) -> None:
     assert (status, told["x-lb-attempts"]) == (500, "1")
 
 
+def test_a_write_that_never_arrived_is_sent_elsewhere(envoy: Any) -> None:
+    """Before the health checks have seen the crash, the connection is refused."""
+    login = {"email": "ann@example.org", "password": "correct horse"}
+    envoy.token("ann")
+    until(lambda: all_take_turns(envoy), "nothing is remembered")
+    fault(envoy, "crash", "user-service", "user-service-2")
+    try:
+        headers = {"X-RL-Action": "circuit_breaker"}
+        told = [envoy.call("POST", "/proxy/user-service/api/users/login", login, headers)[:2] for _ in range(6)]
+    finally:
+        lift(envoy)
+    assert {status for status, _ in told} == {200}
+    assert "2" in {answer["x-lb-attempts"] for _, answer in told}
+    until(lambda: all_take_turns(envoy), "it is back")
+
+
 def test_backpressure_sheds_when_all_queues_are_long(run_live: Run) -> None:
     live = run_live("--balancer", "envoy", "--healthy", "--time-scale", "10", "--utilization", "3")
     live.token("ann")

@@ -65,6 +65,14 @@ def test_no_cluster_has_a_hidden_limit_and_only_the_breakers_eject() -> None:
         assert ("outlier_detection" in cluster) == cluster["name"].endswith(".circuit_breaker")
 
 
+def test_a_failing_instance_that_passes_its_health_check_stays_ejected() -> None:
+    breakers = [one for one in config.clusters(place(), Parameters()) if "outlier_detection" in one]
+    assert len(breakers) == len(SERVICES)
+    for cluster in breakers:
+        assert cluster["outlier_detection"]["successful_active_health_check_uneject_host"] is False
+        assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
+
+
 def test_times_follow_the_time_scale() -> None:
     assert {route["route"]["timeout"] for route in routes()} == {"8s"}
     assert {route["route"]["timeout"] for route in routes(Parameters().scaled(10.0))} == {"0.8s"}
