@@ -125,12 +125,14 @@ def test_the_start_form_offers_our_options(web_ui: WebUi, sandbox: Sandbox) -> N
         "user_scale": 1.0,
         "decision_interval": None,
         "logging_policy": "uniform",
+        "action_space": "strategies",
         "metrics_source": "auto",
         "actuator": "auto",
         "fault_injector": "auto",
         "no_faults": False,
     }
     assert options["scenario"]["choices"] == ["quick_validation"]
+    assert options["action_space"]["choices"] == ["strategies", "instances"]
     assert all(option["help_text"] for option in options.values())
     assert template["host"] == sandbox.host
     assert template["hide_common_options"]  # users and spawn rate are the plan's
