@@ -354,7 +354,8 @@ def clusters(place: Place, parameters: Parameters) -> list[Json]:
 def _cluster(name: str, endpoints: Sequence[Endpoint], parameters: Parameters) -> Json:
     members = [
         {
-            "endpoint": {"address": _address(one.host, one.port)},
+            # Envoy's /clusters names an instance by it (the metrics source `envoy`), and nothing is routed by it.
+            "endpoint": {"hostname": one.instance, "address": _address(one.host, one.port)},
             "metadata": {"filter_metadata": {"lb": {"instance": one.instance}}},
         }
         for one in endpoints

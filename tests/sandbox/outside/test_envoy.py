@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.sources.envoy_clusters import parse_clusters
 from sandbox.outside.envoy.process import find_binary
 
 pytest.importorskip("envoy", reason="needs the extra `envoy`")
@@ -206,6 +207,12 @@ def admin(live: Any, path: str) -> str:
         return connection.getresponse().read().decode()
     finally:
         connection.close()
+
+
+def test_the_clusters_name_instances_as_the_answers_do(envoy: Any) -> None:
+    """So that the metrics source `envoy` and the recorded requests speak of the same."""
+    named = {one.instance for one in parse_clusters(json.loads(admin(envoy, "/clusters?format=json")))}
+    assert named == {f"{service}-{number}" for service in SERVICES for number in (1, 2, 3)}
 
 
 def test_the_metrics_have_the_names_of_the_contract(envoy: Any) -> None:
