@@ -7,14 +7,17 @@
 Pure: who fills in a `Standing`, and when, is elsewhere. What is not known is None, never zero.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.decision import SERVICES
-from rl_hooks.observation import FEATURE_INDEX, PATTERNS
+from rl_hooks.observation import PATTERNS, features_of
 from rl_hooks.reward_so_far import RewardSoFar
+from rl_hooks.row import MISSING_U8
 from scenario.plan import Plan
 
 HISTORY_POINTS = 240  # a picture of the whole run is not wider on a screen
@@ -34,7 +37,7 @@ class Chosen:
     """What was decided for a service at the newest tick."""
 
     service: int
-    action: str | None  # None: nobody tells
+    action: str | None  # None: the balancer decides by itself
     propensity: float | None  # None: not known
     policy: str
     actuated: bool
@@ -121,7 +124,7 @@ def document(at: Standing) -> dict[str, Any]:
             for name in sorted(at.planned.keys() | at.running.keys())
         ],
         "services": _services(at),
-        "pattern": _pattern(at.observation),
+        "pattern": _pattern(at),
         "counts": {
             "requests": at.rows,
             "failed": at.failed,
@@ -137,9 +140,21 @@ def document(at: Standing) -> dict[str, Any]:
     }
 
 
-def latencies_ms(observation: Any) -> list[float | None]:
+def latencies_ms(observation: Any, space: ActionSpace) -> list[float | None]:
     """Of each service over the window, for the history."""
-    return [_value(observation, service, "response_time_mean_ms") for service in range(len(SERVICES))]
+    places = _places(space.labels)
+    return [_value(observation, service, places["response_time_mean_ms"]) for service in range(len(SERVICES))]
+
+
+def name_of(space: ActionSpace, service: int, action: int) -> str | None:
+    """The name of an action by its number in the rows."""
+    return None if action == MISSING_U8 else space.name(service, action)
+
+
+@functools.cache
+def _places(labels: tuple[str, ...]) -> Mapping[str, int]:
+    """Where each feature is in an observation whose decisions are made among `labels`."""
+    return {feature.name: place for place, feature in enumerate(features_of(labels))}
 
 
 def _planned_users(plan: Plan) -> list[list[float]]:
@@ -170,32 +185,34 @@ def _setup(at: Standing) -> dict[str, Any]:
 
 def _services(at: Standing) -> list[dict[str, Any]]:
     chosen = {one.service: one for one in at.chosen}
+    places = _places(ActionSpace.of(at.facts).labels)
     services = []
     for index, name in enumerate(SERVICES):
         last = chosen.get(index)
         services.append(
             {
                 "service": name,
-                **{key: _value(at.observation, index, feature) for key, feature in _SHOWN.items()},
+                **{key: _value(at.observation, index, places[feature]) for key, feature in _SHOWN.items()},
                 "slo_ms": at.plan.slo_ms[name],
                 "action": last.action if last is not None else None,
                 "propensity": _finite(last.propensity) if last is not None else None,
                 "policy": last.policy if last is not None else None,
-                "actuated": last.actuated if last is not None else None,
+                "actuated": last.actuated if last is not None and last.action is not None else None,
                 "reward": at.reward.mean_of(index),
             }
         )
     return services
 
 
-def _pattern(observation: Any) -> str | None:
+def _pattern(at: Standing) -> str | None:
     """The class of the traffic, which all services share."""
-    found = [name for name in PATTERNS if _value(observation, 0, f"pattern_{name}") == 1]
+    places = _places(ActionSpace.of(at.facts).labels)
+    found = [name for name in PATTERNS if _value(at.observation, 0, places[f"pattern_{name}"]) == 1]
     return found[0] if found else None
 
 
-def _value(observation: Any, service: int, feature: str) -> float | None:
-    return None if observation is None else _finite(float(observation[service][FEATURE_INDEX[feature]]))
+def _value(observation: Any, service: int, place: int) -> float | None:
+    return None if observation is None else _finite(float(observation[service][place]))
 
 
 def _finite(value: float | None) -> float | None:

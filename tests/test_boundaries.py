@@ -127,11 +127,11 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.record": RECORD,
     "rl_hooks.record.form": RECORD | {"flask"},
     "rl_hooks.reward_so_far": FACTS | NUMERIC | {"rl_hooks.export.rewards", "scenario.plan"},
-    "rl_hooks.standing": {"rl_hooks.decision", "rl_hooks.observation", "rl_hooks.reward_so_far", "scenario.plan"},
+    "rl_hooks.standing": FACTS | {"rl_hooks.observation", "rl_hooks.reward_so_far", "scenario.plan"},
     "rl_hooks.watch": FACTS | FOLDER | NUMERIC | STANDING | {"rl_hooks.watch", "scenario.errors", "scenario.plan"},
     "rl_hooks.watch.text": set(),
     "rl_hooks.webui.board": STANDING
-    | {"rl_hooks.control", "rl_hooks.decision", "rl_hooks.record", "rl_hooks.run_folder"},
+    | {"rl_hooks.action_space", "rl_hooks.control", "rl_hooks.record", "rl_hooks.run_folder"},
     "rl_hooks.webui.downloads": set(),
     "rl_hooks.webui.exports": {"gevent"},
     "rl_hooks.webui.login": {"gevent", "flask", "flask_login"},

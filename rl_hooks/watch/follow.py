@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.action_space import ActionSpace
+from rl_hooks.decision import SERVICES
 from rl_hooks.faults.acting import acting
 from rl_hooks.reward_so_far import RewardSoFar
 from rl_hooks.row import DECISIONS, OBSERVATION_VALUES, OBSERVATIONS, REQUESTS, Table
 from rl_hooks.run_folder import WITH_ROWS, RunFolderError, holds_lock, read_incarnations, read_manifest
 from rl_hooks.segments import SEALED, read_segment
-from rl_hooks.standing import Chosen, Standing
+from rl_hooks.standing import Chosen, Standing, name_of
 from scenario.plan import Plan
 
 SILENT_S = 15.0  # real; users are noted every second
@@ -31,7 +32,8 @@ class Follower:
     def __init__(self, folder: Path, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._folder = folder
         self._now_ns = now_ns
-        self._plan = Plan.from_json(read_manifest(folder)["plan"])
+        manifest = read_manifest(folder)
+        self._plan, self._space = Plan.from_json(manifest["plan"]), ActionSpace.of(manifest)
         self._reward = RewardSoFar(self._plan)
         self._tails: dict[tuple[str, str], RowTail] = {}
         self._events: dict[str, LineTail] = {}
@@ -156,7 +158,7 @@ class Follower:
         chosen = [
             Chosen(
                 int(row["service"]),
-                ACTIONS[row["action"]] if row["action"] < len(ACTIONS) else None,
+                name_of(self._space, int(row["service"]), int(row["action"])),
                 float(row["propensity"]),
                 policies.get(int(row["policy_ref"]), ""),
                 bool(row["actuated"]),

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.control import Step
-from rl_hooks.decision import ACTIONS
 from rl_hooks.faults.acting import acting, agent_events
 from rl_hooks.record.lead import Lead, Run
 from rl_hooks.record.progress import Now
 from rl_hooks.reward_so_far import RewardSoFar
 from rl_hooks.run_folder import RunFolderError, read_incarnations, read_manifest
-from rl_hooks.standing import Chosen, History, Standing, document, latencies_ms
+from rl_hooks.standing import Chosen, History, Standing, document, latencies_ms, name_of
 
 LOOK_AGAIN_S = 1.0  # real; however many look on, the state of a run is made once in this time
 
@@ -66,7 +66,7 @@ class Board:
         if self._reward is not None:
             self._reward.settle(now.run_time_s)
         step = _last_step(run)
-        latency = latencies_ms(None if step is None else step.observations)
+        latency = latencies_ms(None if step is None else step.observations, run.setup.space)
         self._history.note(now.run_time_s, sum(now.planned.values()), sum(now.running.values()), *latency)
 
     def _carefully(self, do: Callable[[], None]) -> None:
@@ -123,7 +123,7 @@ class Board:
             skipped=None if loop is None else loop.skipped_ticks,
             now_ns=self._now_ns if run.over else run.recording.clock.now_ns(),
             sample_ns=None if step is None or step.sample is None else step.sample.t_ns,
-            chosen=() if step is None else chosen_of(step),
+            chosen=() if step is None else chosen_of(step, run.setup.space),
             observation=None if step is None else step.observations,
             trouble="; ".join(text for text in trouble if text is not None) or None,
             faults=faults,
@@ -142,13 +142,13 @@ class Board:
         return sum(known.values())
 
 
-def chosen_of(step: Step) -> list[Chosen]:
+def chosen_of(step: Step, space: ActionSpace) -> list[Chosen]:
     """What a step decided, as far as it did."""
     return [
         Chosen(
             decision.service,
-            ACTIONS[decision.action] if decision.action < len(ACTIONS) else None,
-            decision.propensity if decision.action < len(ACTIONS) else None,
+            name_of(space, decision.service, decision.action),
+            decision.propensity,
             decision.policy,
             decision.actuated,
         )

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rl_hooks.action_space import ALL_STRATEGIES, INSTANCES, ActionSpace
 from rl_hooks.decision import SERVICES
-from rl_hooks.observation import FEATURE_INDEX, FEATURES
+from rl_hooks.observation import FEATURE_INDEX, FEATURES, features_of
 from rl_hooks.reward_so_far import RewardSoFar
-from rl_hooks.standing import HISTORY_POINTS, Chosen, History, Standing, document, latencies_ms
+from rl_hooks.row import MISSING_U8
+from rl_hooks.standing import HISTORY_POINTS, Chosen, History, Standing, document, latencies_ms, name_of
 from tests import builders
 
 PLAN = builders.plan()
@@ -85,6 +87,23 @@ def test_what_is_not_known_is_null_and_the_document_is_strict_json(seen: Any) ->
     assert now["counts"]["rows_lost"] is None
 
 
+def test_instances_as_actions_have_their_names_and_other_places_for_the_features() -> None:
+    names = tuple((f"{service}-a", f"{service}-b", f"{service}-c") for service in SERVICES)
+    space = ActionSpace(INSTANCES, names)
+    features = [feature.name for feature in features_of(space.labels)]
+    seen = np.full((len(SERVICES), len(features)), np.nan, np.float32)
+    seen[:, features.index("pattern_rising")] = 1
+    chosen = [Chosen(1, name_of(space, 1, 2), 0.5, "uniform", True)]
+    now = document(standing(facts={**FACTS, "action_space": space.to_json()}, observation=seen, chosen=chosen))
+    assert (now["pattern"], now["services"][1]["action"]) == ("rising", "inventory-service-c")
+
+
+def test_a_balancer_that_decides_by_itself_has_no_action_of_ours_that_could_fail() -> None:
+    chosen = [Chosen(0, name_of(ALL_STRATEGIES, 0, MISSING_U8), math.nan, "observed", False)]
+    first = document(standing(chosen=chosen))["services"][0]
+    assert (first["action"], first["propensity"], first["actuated"]) == (None, None, None)
+
+
 def test_the_line_of_planned_users_is_the_plans() -> None:
     corners = document(standing())["planned_users"]
     times, users = np.array(corners).T
@@ -99,8 +118,8 @@ def test_the_pattern_is_named() -> None:
 
 
 def test_latencies_of_all_services_for_the_history() -> None:
-    assert latencies_ms(observation(response_time_mean_ms=8)) == [8.0] * len(SERVICES)
-    assert latencies_ms(None) == [None] * len(SERVICES)
+    assert latencies_ms(observation(response_time_mean_ms=8), ALL_STRATEGIES) == [8.0] * len(SERVICES)
+    assert latencies_ms(None, ALL_STRATEGIES) == [None] * len(SERVICES)
 
 
 @pytest.mark.parametrize("seconds", [1, HISTORY_POINTS, HISTORY_POINTS + 1, 10_800])
