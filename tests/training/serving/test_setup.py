@@ -126,8 +126,8 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
             "weighted_capacity; or write module:attribute"
         ),
         (
-            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: admin, envoy, none, orca, prometheus, "
-            "sandbox, text; or write module:attribute"
+            "--source sandbocks: is not a known name. Did you mean 'sandbox'? Known are: admin, envoy, none, orca, "
+            "prometheus, sandbox, text; or write module:attribute"
         ),
         f"{tmp_path}: not a file; name the balancer's access log",
     ]
@@ -136,8 +136,8 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_what_needs_requests_of_ours_or_tells_the_balancer_nothing_cannot_serve() -> None:
     reasons = refusal(f"{__name__}:Blind", *ALL[2:], "--source", "orca", "--actuator", "observe")
     assert reasons[:2] == [
-        "--source orca: lives on the answers to requests of ours, and there are none; name another",
         "--actuator observe: tells the balancer nothing, so no policy of ours can decide; name another",
+        "--source orca: lives on the answers to requests of ours, and there are none; name another",
     ]
 
 
