@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.decision import ACTIONS, MOST_ACTIONS, SERVICES
 from rl_hooks.row import MISSING_U32, REQUESTS, Failure, Method, UserAction
 from rl_hooks.run_folder import SEGMENT_BYTES, RunWriter, create_run_folder, update_manifest
 from rl_hooks.segments import HEADER, MAGIC, SEALED, layout_checksum
@@ -83,10 +83,11 @@ def _decide(folder: Path, plan: Plan, rng: np.random.Generator) -> Array:
     ticks = int(plan.duration_s / INTERVAL_S)
     actions = rng.integers(0, len(ACTIONS), (ticks, len(SERVICES)))
     late_ns, gauges = rng.integers(0, 5_000_000, ticks).tolist(), rng.random((ticks, 5)).tolist()
+    uniform = [1 / len(ACTIONS) if number < len(ACTIONS) else 0.0 for number in range(MOST_ACTIONS)]
     for tick in range(ticks):
         t_ns = START_NS + round(tick * INTERVAL_S * 1e9) + late_ns[tick]
         for service in range(len(SERVICES)):
-            chances = [1 / len(ACTIONS)] * (len(ACTIONS) + 1)
+            chances = [*uniform, 1 / len(ACTIONS)]
             decision = (t_ns, t_ns - 10_000_000, tick, 0, *chances, 1, 1, service, int(actions[tick, service]), 1)
             writer.tables["decisions"].append(*decision)
             for number in range(INSTANCES):

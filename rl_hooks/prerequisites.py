@@ -21,7 +21,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from rl_hooks.decision import SERVICES
-from rl_hooks.row import DECISIONS, REQUESTS, SAMPLES
+from rl_hooks.row import DECISIONS, OBSERVATIONS, REQUESTS, SAMPLES
 from rl_hooks.target import TargetError, check_target
 from scenario.plan import Plan
 
@@ -105,7 +105,8 @@ def bytes_needed(plan: Plan) -> int:
     requests = sum(sum(plan.expected_service_rps(phase).values()) * phase.duration_s for phase in plan.phases)
     decisions = plan.duration_s / plan.decision_interval_s * len(SERVICES)
     per_request = REQUESTS.row_bytes + BUNDLE_BYTES_PER_REQUEST
-    per_decision = DECISIONS.row_bytes + INSTANCES_PER_SERVICE * SAMPLES.row_bytes + BUNDLE_BYTES_PER_DECISION
+    per_decision = DECISIONS.row_bytes + OBSERVATIONS.row_bytes + INSTANCES_PER_SERVICE * SAMPLES.row_bytes
+    per_decision += BUNDLE_BYTES_PER_DECISION
     return round(FIXED_BYTES + MARGIN * (requests * per_request + decisions * per_decision))
 
 

@@ -192,7 +192,11 @@ DECISIONS = Table(
         ("tick", "I", "number of the decision interval, from 0 on; the services of one tick share it"),
         ("rows_seen", "Q", "last request row of this incarnation when the decision was made"),
         *(
-            (f"prob_{number}", "f", "probability of an action under the logging policy then; NaN: the balancer decided")
+            (
+                f"prob_{number}",
+                "f",
+                f"probability of action {number} under the logging policy then; 0: there is none; NaN: nobody drew",
+            )
             for number in range(MOST_ACTIONS)
         ),
         ("propensity", "f", "probability of the action taken, in (0, 1]; NaN: the balancer decided"),

@@ -50,13 +50,11 @@ def _run(options: argparse.Namespace) -> int:
     load = Load(_time_scale(options), _expected(options), _catalogue(options.catalogue))
     utilization = _utilization(options)
     _decides(options, 1.0)
-    access_log = _access_log(options.access_log)
+    access_log = _access_log(options)
     if options.parent is not None and sys.platform == "win32":
         raise OptionError("--parent does not work on Windows: leave it out and stop the sandbox with Ctrl-C")
-    if options.balancer != OWN and options.access_log is not None:
-        raise OptionError(
-            f"--access-log: the sandbox's own balancer writes it; with {options.balancer} use its own log"
-        )
+    if options.balancer != OWN and sys.platform == "win32":
+        raise OptionError("--balancer does not work on Windows: leave it out for the sandbox's own")
     if options.balancer != OWN and options.decides is not None:
         raise OptionError(f"--decides: only the sandbox's own balancer does; leave out --balancer {options.balancer}")
     sock = _bind(options.host, options.port)
@@ -80,32 +78,7 @@ def _run(options: argparse.Namespace) -> int:
 
         return Stage(build, load)
 
-    def on_ready(lines: Sequence[str] = ()) -> None:
-        for line in lines:
-            print(line)
-        print(f"sandbox ready: {origin}/proxy state={origin}/state metrics={origin}/metrics", flush=True)
-
-    problem: str | None = None
-    if options.balancer == OWN:
-        from sandbox.server import serve  # here, so that wrong options are answered without loading a server
-
-        stage = serve(
-            make_stage, sock, f"{origin}/proxy", parent_pid=options.parent, on_ready=on_ready, access_log=access_log
-        )
-    else:
-        from sandbox.outside.server import serve as serve_outside
-
-        port = sock.getsockname()[1]
-        sock.close()  # the port was free; the balancer takes it
-        stage, problem = serve_outside(
-            make_stage,
-            starter(options.balancer),
-            options.host,
-            port,
-            f"{origin}/proxy",
-            parent_pid=options.parent,
-            on_ready=on_ready,
-        )
+    stage, problem = _serve(options, make_stage, sock, origin, access_log)
     for line in _closing(stage):
         print(line)
     sys.stdout.flush()
@@ -113,6 +86,35 @@ def _run(options: argparse.Namespace) -> int:
         print(f"sandbox: {options.balancer} has ended, and with it the sandbox: {problem}", file=sys.stderr)
         return 1
     return 0
+
+
+def _serve(
+    options: argparse.Namespace,
+    make_stage: Callable[..., Stage],
+    sock: socket.socket,
+    origin: str,
+    access_log: AccessLog | None,
+) -> tuple[Stage, str | None]:
+    """Serve until the end: the stage as it is then, and how the balancer ended when that was the reason."""
+
+    def on_ready(lines: Sequence[str] = ()) -> None:
+        for line in lines:
+            print(line)
+        print(f"sandbox ready: {origin}/proxy state={origin}/state metrics={origin}/metrics", flush=True)
+
+    base_url, parent_pid = f"{origin}/proxy", options.parent
+    # Servers are loaded here, so that wrong options are answered without them.
+    if options.balancer == OWN:
+        from sandbox.server import serve
+
+        stage = serve(make_stage, sock, base_url, parent_pid=parent_pid, on_ready=on_ready, access_log=access_log)
+        return stage, None
+    from sandbox.outside.server import serve as serve_outside
+
+    host, port = sock.getsockname()[:2]
+    sock.close()  # the port was free; the balancer takes it
+    start = starter(options.balancer)
+    return serve_outside(make_stage, start, host, port, base_url, parent_pid=parent_pid, on_ready=on_ready)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +215,12 @@ def _catalogue(path: str | None) -> tuple[Product, ...]:
     return _read(f"--catalogue {path}", read_catalogue, _read_file("--catalogue", path), CatalogueError)
 
 
-def _access_log(path: str | None) -> AccessLog | None:
+def _access_log(options: argparse.Namespace) -> AccessLog | None:
+    path: str | None = options.access_log
+    if path is not None and options.balancer != OWN:
+        raise OptionError(
+            f"--access-log: the sandbox's own balancer writes it; {options.balancer} has a log of its own"
+        )
     try:
         return None if path is None else AccessLog(Path(path))
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from rl_hooks.decision import SERVICES
 from rl_hooks.run_folder import read_manifest
 from rl_hooks.run_reader import read_run
 from tests.processes import Sandbox, answers, free_port, locust_started, sandbox_started, wait_until
@@ -54,9 +55,21 @@ class Page:
         found = self.driver.find_elements(By.CSS_SELECTOR, css)
         return [one for one in found if one.is_displayed() and text.lower() in one.text.lower()]
 
+    def texts(self, css: str) -> list[str]:
+        """The texts of all elements at one moment: our page draws them anew every two seconds."""
+        found: list[str] = self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)", css
+        )
+        return found
+
     def click(self, css: str, text: str = "") -> None:
-        self.wait(lambda: self.find(css, text), f"{css} {text} is there")
-        self.find(css, text)[0].click()
+        def clicked() -> bool:
+            found = self.find(css, text)
+            if found:
+                found[0].click()
+            return bool(found)
+
+        self.wait(clicked, f"{css} {text} is there")
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
         def holds() -> bool:
@@ -91,10 +104,8 @@ class Page:
 
     def figure(self, name: str) -> str:
         """The value of one of the figures at the top of our page."""
-        for one in self.find("#figures div"):
-            if one.find_element(By.TAG_NAME, "dt").text == name:
-                return str(one.find_element(By.TAG_NAME, "dd").text)
-        return ""
+        names, values = (self.texts(f"#figures {tag}") for tag in ("dt", "dd"))
+        return dict(zip(names, values, strict=True)).get(name, "") if len(names) == len(values) else ""
 
     def complaints(self) -> list[str]:
         """What the browser had to say against our pages: errors of scripts, and what a policy kept from loading."""
@@ -154,18 +165,16 @@ def test_from_the_start_form_to_the_report_card_and_a_second_run(tmp_path: Path,
         page.wait(lambda: page.figure("Decisions recorded") != before, "the page goes on by itself")
         assert page.figure("Rows lost") == "0"
         assert page.figure("Telemetry age").endswith(" s")
-        services = page.find("#services tbody tr")
-        assert services[0].find_element(By.TAG_NAME, "th").text == "user-service"
-        assert len(services) == 5
-        assert "0.167" in services[0].text  # the propensity under the uniform policy
-        assert len(page.find("#users tbody tr")) == 4
-        assert not page.find("#runs button", "export")[0].is_enabled()
+        assert page.texts("#services tbody th") == list(SERVICES)
+        assert all("0.167" in row for row in page.texts("#services tbody tr"))  # under the uniform policy
+        assert len(page.texts("#users tbody tr")) == 4
+        assert page.texts("#runs button:disabled") == ["EXPORT"]
 
         page.leave_tab()
         page.click("button", "stop")
         page.driver.switch_to.frame("rl-frame")
         page.wait(lambda: page.find("#state", "interrupted"), "the tab knows that the run has ended")
-        page.wait(lambda: page.find("#runs button", "export")[0].is_enabled(), "the run can be exported")
+        page.wait(lambda: page.texts("#runs button:enabled"), "the run can be exported")
         page.click("#runs button", "export")
         page.wait(lambda: page.find("#runs .note", "Exported"), "the export has ended")
         (first,) = runs(tmp_path)
@@ -189,7 +198,7 @@ def test_from_the_start_form_to_the_report_card_and_a_second_run(tmp_path: Path,
         page.start(timeScale=SLOW, seed="8")
         page.wait(lambda: len(runs(tmp_path)) == 2, "there is a second run")
         page.open_tab()
-        page.wait(lambda: page.find("#runs .entry strong") and len(page.find("#runs .entry")) == 2, "both are listed")
+        page.wait(lambda: len(page.texts("#runs .entry strong")) == 2, "both are listed")
         page.wait(lambda: page.find("#state", "running"), "the second one is shown")
         page.leave_tab()
         page.click("button", "stop")
@@ -255,7 +264,7 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path: Path, sandbox: Sandbo
         page.leave_tab()
         page.click("button", "stop")
         page.driver.switch_to.frame("rl-frame")
-        page.wait(lambda: page.find("#runs button", "export")[0].is_enabled(), "the run can be exported")
+        page.wait(lambda: page.texts("#runs button:enabled"), "the run can be exported")
         page.click("#runs button", "export")
         page.wait(lambda: page.find("#runs .note", "Export") and not page.find("#runs button", "exporting"), "it ends")
         page.wait(lambda: page.find("#runs pre", "img src=x"), "what the export says is text too")

@@ -32,10 +32,14 @@ class Listener:
         """Listen from now on, or do not: then what is connected is reset."""
         self._up = up
         if self._settling is None or self._settling.done():
-            self._settling = self._loop.create_task(self.settle())
+            self._settling = self._loop.create_task(self._follow())
 
     async def settle(self) -> None:
-        """Until it is as it should be."""
+        """Wait until it is as it should be."""
+        if self._settling is not None:
+            await self._settling
+
+    async def _follow(self) -> None:
         while self._up != (self._server is not None):
             if self._server is None:
                 self._server = await self._loop.create_server(self._protocol, sock=_bound(self.port), backlog=2048)

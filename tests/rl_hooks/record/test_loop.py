@@ -169,6 +169,15 @@ def test_decisions_that_could_not_be_applied_until_the_end_have_no_end(tmp_path:
     assert "and the last one; they are recorded as such" in str(bench.loop.not_applied.text(100))
 
 
+def test_a_balancer_that_decides_by_itself_has_nothing_to_apply(tmp_path: Path) -> None:
+    system = System()
+    system.observes = True  # type: ignore[attr-defined]
+    bench = Bench(tmp_path / "run", system)
+    run = bench.run()
+    assert not run.decisions["actuated"].any()
+    assert bench.loop.not_applied.text(bench.loop.decisions) is None
+
+
 def test_nothing_is_said_where_everything_was_applied(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run", System())
     bench.run()

@@ -110,6 +110,35 @@ def test_metrics_that_a_policy_never_knew_are_not_asked_for(tmp_path: Path) -> N
     assert {"cpu_mean", "queue_max", "others_queue_sum"} <= set(OF_METRICS) <= set(FEATURE_INDEX)
 
 
+class Four:
+    """An actuator of a balancer that has four strategies."""
+
+    missing_actions = frozenset({"circuit_breaker", "backpressure"})
+
+    def __init__(self, root: str) -> None:
+        del root
+
+    def describe(self) -> str:
+        return "four"
+
+    def apply(self, actions: object) -> None:
+        """Nothing is told."""
+
+
+def test_a_balancer_without_some_strategies_is_served_among_the_others() -> None:
+    at = ALL.index("--actuator") + 1
+    parts = (*ALL[:at], f"{__name__}:Four", *ALL[at + 1 :], *SCENARIO)
+    setup = make_setup(options("uniform", *parts, "--explore", "0.4", "--fallback", "round_robin"))
+    for policy in (setup.policy, setup.explored(setup.policy), setup.explored(setup.fallback)):
+        assert sum(policy.probabilities(None, None)[:4]) == pytest.approx(1)
+    assert setup.facts["action_space"]["missing"] == ["circuit_breaker", "backpressure"]
+    (complaint,) = refusal("uniform", *parts)
+    assert complaint == (
+        "--fallback backpressure: fixed: there is no action 'backpressure'; there are least_loaded, fastest_response, "
+        "round_robin, weighted_capacity"
+    )
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     numbers = ("--explore", "2", "--stale-after", "0", "--duration", "-1", "--metrics-port", "70000")
     parts = ("--source", "sandbocks", "--actuator", "header", "--requests", str(tmp_path), "--host", "nowhere")
@@ -135,10 +164,10 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 def test_what_needs_requests_of_ours_or_tells_the_balancer_nothing_cannot_serve() -> None:
     reasons = refusal(f"{__name__}:Blind", *ALL[2:], "--source", "orca", "--actuator", "observe")
-    assert reasons[:2] == [
-        "--actuator observe: tells the balancer nothing, so no policy of ours can decide; name another",
+    assert set(reasons) >= {
         "--source orca: lives on the answers to requests of ours, and there are none; name another",
-    ]
+        "--actuator observe: tells the balancer nothing, so no policy of ours can decide; name another",
+    }
 
 
 def test_a_policy_without_windows_needs_a_scenario_and_a_trained_one_a_fitting_one(tmp_path: Path) -> None:
