@@ -27,7 +27,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     reached, next_ = {ROOT / "docs" / "README.md"}, [ROOT / "README.md", ROOT / "docs" / "README.md"]
     while next_:
         page = next_.pop()
-        if page not in reached and page.suffix == ".md":
+        if page not in reached and page.suffix == ".md" and page.is_file():
             reached.add(page)
             next_ += [target for target, _ in links(page)]
     assert [page.name for page in PAGES if page not in reached] == []

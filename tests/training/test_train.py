@@ -207,7 +207,7 @@ def test_what_the_exporter_adds_is_learned_from_and_judged_by_and_refused_where_
     policy = train.write(trained, material, tmp_path / "policy")
     assert (policy.schema.features[-1].name, policy.schema.features[-1].source) == ("failures", "exporter")
     evidence = read([tmp_path / "own"], "validation")
-    probabilities = target_probabilities(str(policy.path), evidence.raw, evidence.features)
+    probabilities = target_probabilities(str(policy.path), evidence.raw, features=evidence.features)
     assert (probabilities.sum(axis=1) == 1).all()
     with pytest.raises(PolicyError, match="feature failures: the exporter made it after the run, and nothing makes it"):
         make_policy(f"onnx:{policy.path}")
