@@ -127,6 +127,7 @@ def test_the_start_form_offers_our_options(web_ui: WebUi, sandbox: Sandbox) -> N
         "logging_policy": "uniform",
         "metrics_source": "auto",
         "actuator": "auto",
+        "action_space": "strategies",
         "fault_injector": "auto",
         "no_faults": False,
     }
