@@ -128,7 +128,6 @@ def test_the_start_form_offers_our_options(web_ui: WebUi, sandbox: Sandbox) -> N
         "action_space": "strategies",
         "metrics_source": "auto",
         "actuator": "auto",
-        "action_space": "strategies",
         "fault_injector": "auto",
         "no_faults": False,
     }
