@@ -112,8 +112,9 @@ class Page:
         return [str(entry["message"]) for entry in self.driver.get_log("browser") if "/rl" in entry["message"]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
+    """One for each test: a sandbox refuses a new load while that of a Locust that was just killed runs out."""
     with sandbox_started("--healthy") as running:
         yield running
 
