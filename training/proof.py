@@ -68,7 +68,7 @@ FIRST_SEED, FIRST_EVALUATED, FIRST_LIVE = 1, 2001, 3001
 
 
 def keep_to(proof: Proof) -> None:
-    """Write down what the folder is a proof of. TrainingError when it is one of something else."""
+    """Write down what the folder is made with. TrainingError when it was made with something else."""
     left_out = ("out", "live_seeds", "processes", "config")
     config = None if proof.config is None else proof.config.read_text(encoding="utf-8")
     asked = {name: value for name, value in vars(proof).items() if name not in left_out} | {"config": config}
@@ -82,7 +82,7 @@ def keep_to(proof: Proof) -> None:
         f"{name} ({there.get(name)!r}, now {value!r})" for name, value in asked.items() if there.get(name) != value
     ]
     if differing:
-        text = f"{proof.out}: holds a proof with other options, {', '.join(differing)}"
+        text = f"{proof.out}: was made with other options, {', '.join(differing)}"
         raise TrainingError(f"{text}; choose another folder with --out, or remove it")
 
 

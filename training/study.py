@@ -24,7 +24,7 @@ from scenario.errors import ScenarioError
 from scenario.load import find_file, load_file
 from training.comparison import Difference, paired
 from training.errors import TrainingError
-from training.proof import FIRST_EVALUATED, Proof, collect, train
+from training.proof import FIRST_EVALUATED, Proof, collect, keep_to, train
 from training.settings import ALGORITHMS
 from training.virtual import Job, World, run_all
 
@@ -68,6 +68,7 @@ def study(proof: Proof, logging_policies: Sequence[str], runs: Path) -> list[Row
     """Record, judge and train for each, then compare all in the same worlds. `runs`: where results are kept."""
     parts = {name: replace(proof, out=proof.out / _folder(name), logging_policy=name) for name in logging_policies}
     for part in parts.values():
+        keep_to(part)
         train(part, collect(part), ALGORITHMS[:1])
     seeds = range(FIRST_EVALUATED, FIRST_EVALUATED + proof.seeds)
     trained = {name: f"onnx:{part.policy}" for name, part in parts.items()}

@@ -5,6 +5,7 @@ terminal the lines are written anew every second; elsewhere they come every ten 
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read has seen enough; nothing is left to be flushed on the way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_OK
 
 

@@ -87,6 +87,6 @@ def test_a_folder_with_a_proof_of_something_else_is_refused(tmp_path: Path, caps
     proof.keep_to(proof._proof(options))  # the same goes on
     assert proof.main(["--out", str(tmp_path), "--scenario-file", str(SCENARIO), "--days", "2"]) == 2
     assert capsys.readouterr().err == (
-        f"proof: {tmp_path}: holds a proof with other options, days (8, now 2); choose another folder with --out, or "
+        f"proof: {tmp_path}: was made with other options, days (8, now 2); choose another folder with --out, or "
         "remove it\n"
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import re
 import subprocess
 import sys
@@ -230,10 +231,31 @@ def test_ctrl_c_leaves_the_run_alone(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("run  running")
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     writer.close()
     assert json.loads((folder / MANIFEST).read_text())["state"] == "running"
+
+
+def test_who_has_seen_enough_may_close_the_pipe(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    create_run_folder(folder, {**builders.manifest(PLAN), **EXTRA, "state": "running"})
+    with subprocess.Popen(
+        [sys.executable, "-m", "rl_hooks.watch", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("run  running")
+        process.stdout.close()
+        update_manifest(folder, state="complete")  # so that it writes once more
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
