@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # What takes long to import is imported in the functions that need it: Ctrl-C in that time would give a traceback.
+from rl_hooks.actuators.header import FORMS as ACTUATORS
 from rl_hooks.children import ChildError, Process, Stop, child, interrupted_with_parent, kill, target_for, wait
 from rl_hooks.export.executions import FINISHED, INTERRUPTED, NAME, Execution, ResumeError, gates, resume
 from rl_hooks.export.summary import ScenarioResult, read_result, write_report
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--logging-policy", default="uniform", help="as --logging-policy of locust")
     add("--action-space", default="strategies", choices=("strategies", "instances"), help="as that of locust")
     add("--metrics-source", default="auto", help=f"auto, {SOURCES} or module:attribute")
-    add("--actuator", default="auto", help="auto, sandbox, header, http:FILE, envoy:URL or module:attribute")
+    add("--actuator", default="auto", help=f"auto, {', '.join(ACTUATORS.values())} or module:attribute")
     add("--fault-injector", default="auto", help="auto, none, sandbox, http:FILE, command:FILE or module:attribute")
     add("--no-faults", action="store_true", help="leave the scenarios' faults out; the data says so")
     add("--processes", type=int, metavar="N", help="run Locust as a master with N workers")

@@ -68,12 +68,17 @@ def send(
     """
     try:
         return session.request(method, url, timeout=timeout_s, **about)
-    except requests.Timeout as error:
-        raise CallError(f"{shown}: no answer within {timeout_s:g} s") from error
-    except requests.ConnectionError as error:
-        raise CallError(f"{shown}: no connection{_why(error)}") from error
     except requests.RequestException as error:
-        raise CallError(f"{shown}: {error}") from error
+        raise CallError(f"{shown}: {no_answer(error, timeout_s)}") from error
+
+
+def no_answer(error: requests.RequestException, timeout_s: float) -> str:
+    """What went wrong, in few words: the library's own hold the whole query and names of its classes."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout_s:g} s"
+    if isinstance(error, requests.ConnectionError):
+        return f"no connection{_why(error)}"
+    return str(error)
 
 
 def _why(error: BaseException) -> str:

@@ -18,6 +18,8 @@ def resolve(reference: str, builtins: Mapping[str, str]) -> object:
     target = builtins.get(reference, reference)
     match = _REFERENCE.fullmatch(target)
     if match is None:
+        if not builtins:
+            raise _error(reference, "names nothing", "Write module:attribute, as in my_module:Something")
         way_out = f"{suggestion(reference, builtins)}; or write module:attribute"
         raise _error(reference, "is not a known name", way_out)
     module_name, attribute = match.groups()

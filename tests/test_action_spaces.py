@@ -146,7 +146,7 @@ def test_without_metrics_the_balancer_lists_the_instances_and_their_features_are
     [
         (
             ("--actuator", "sandbox"),
-            "--action-space instances: instances are pinned by a header of each request, and --actuator sandbox tells",
+            "--action-space instances: instances are pinned by a header of each request, and --actuator sandbox sends",
         ),
         (("--logging-policy", "cart-service-9"), "policy cart-service-9: is not a known name"),
     ],

@@ -93,6 +93,7 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.policies.named": FACTS | LOOP | FEATURES | {"rl_hooks.parts"},
     "rl_hooks.policies.onnx": FACTS | LOOP | FEATURES | NUMERIC | {"rl_hooks.policy_schema", "onnxruntime"},
     "rl_hooks.sources": FACTS | LOOP | NUMERIC | HTTP,
+    "rl_hooks.sources.asking": HTTP | {"rl_hooks.control", "rl_hooks.http_call"},
     "rl_hooks.sources.series": FACTS | NUMERIC | {"rl_hooks.control"},
     "rl_hooks.sources.exposition": NUMERIC | {"prometheus_client", "rl_hooks.sources.series"},
     "rl_hooks.sources.prometheus_api": NUMERIC | {"rl_hooks.sources.series"},

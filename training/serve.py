@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_hooks.actuators.header import BUILTIN as ACTUATORS
+from rl_hooks.actuators.header import FORMS as ACTUATORS
 from rl_hooks.decision import ACTIONS
 from rl_hooks.policies.named import FORMS
 from rl_hooks.run_folder import RunFolderError
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("policy", metavar="POLICY", help=FORMS)
     add("--host", required=True, metavar="URL", help="the balancer; source and actuator are given its root")
     add("--source", required=True, help=f"metrics: {SOURCES} or module:attribute")
-    controls = ", ".join(name for name in ACTUATORS if name not in ("header", "observe"))
+    controls = ", ".join(form for name, form in ACTUATORS.items() if name not in ("header", "observe"))
     add("--actuator", required=True, help=f"what tells the balancer: {controls} or module:attribute")
     add("--requests", metavar="FILE", help="the balancer's access log, JSON lines (docs/serving.md)")
     add("--explore", type=float, default=0.0, metavar="EPS", help="share of uniform draws (default: %(default)s)")

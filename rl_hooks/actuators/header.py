@@ -28,3 +28,8 @@ WITH_ARGUMENT: dict[str, str] = {
     "envoy": "http://127.0.0.1:9901",
 }
 """Those of them that need an argument behind a colon, each with an example."""
+
+_ARGUMENTS = {"http": "FILE", "envoy": "URL"}
+
+FORMS = {name: f"{name}:{_ARGUMENTS[name]}" if name in WITH_ARGUMENT else name for name in BUILTIN}
+"""How each of them is named, for help texts."""

@@ -565,7 +565,7 @@ PARTS: tuple[Part, ...] = (
         Need.REQUIRED,
         _health,
         "everything: a run does not begin before every service is UP",
-        "Start the services, or let the balancer pass GET <host>/<service>/actuator/health on",
+        "Correct the URL, start the services, or let the balancer pass GET <host>/<service>/actuator/health on",
     ),
     Part(
         "answered",

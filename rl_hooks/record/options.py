@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from rl_hooks.action_space import ALL_STRATEGIES, INSTANCES, KINDS, STRATEGIES, ActionSpace, ActionSpaceError, instances
-from rl_hooks.actuators.header import BUILTIN as ACTUATORS
+from rl_hooks.actuators.header import FORMS as ACTUATORS
 from rl_hooks.actuators.named import make_actuator, space_of
 from rl_hooks.control import Actuator, Source, SourceError
 from rl_hooks.decision import REQUEST_PIN
@@ -74,7 +74,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         f"requests then pin by {REQUEST_PIN}",
     },
     "--metrics-source": {"default": "auto", "help": f"auto, {SOURCES} or module:attribute"},
-    "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS)} or module:attribute"},
+    "--actuator": {"default": "auto", "help": f"auto, {', '.join(ACTUATORS.values())} or module:attribute"},
     "--fault-injector": {
         "default": "auto",
         "help": "makes the scenario's faults: auto, none, sandbox, http:FILE, command:FILE or module:attribute",
@@ -260,8 +260,8 @@ def _pinned(actuator: str, source: Source, root: str) -> ActionSpace:
     problems = []
     if actuator != HEADER:
         problems.append(
-            f"{place}: instances are pinned by a header of each request, and --actuator {actuator} tells the balancer "
-            f"strategies; leave it out or say --actuator {HEADER}"
+            f"{place}: instances are pinned by a header of each request, and --actuator {actuator} sends none; "
+            f"leave it out or say --actuator {HEADER}"
         )
     try:
         space = instances(known_instances(source, root))

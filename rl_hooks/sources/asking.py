@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from rl_hooks.control import SourceError
+from rl_hooks.http_call import no_answer
 
 LARGEST_BYTES = 32 << 20
 _CHUNK_BYTES = 64 << 10
@@ -130,7 +131,7 @@ class Session:
             ) as answer:
                 body = b"".join(_chunks(answer, until_s))
         except requests.RequestException as error:
-            raise SourceError(f"GET {url}: {error}") from error
+            raise SourceError(f"GET {url}: {no_answer(error, timeout_s)}") from error
         except _TooMuchError as error:
             raise SourceError(f"GET {url}: {error}") from error
         if answer.status_code != 200:

@@ -54,3 +54,8 @@ def test_a_module_that_fails_by_itself_is_not_said_to_be_missing(tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
         resolve("needs_more:x", {})
+
+
+def test_where_only_parts_of_ones_own_can_be_named_no_known_name_is_spoken_of() -> None:
+    with pytest.raises(ScenarioError, match=r"names nothing\. Write module:attribute, as in my_module:Something"):
+        resolve("zzz", {})

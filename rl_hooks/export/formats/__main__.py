@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.formats.table import FORMATS, describe_formats, find_writers, write_formats
-from scenario.errors import ScenarioError
 
 EXIT_OK, EXIT_BAD_INPUT = 0, 2
 
@@ -18,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         writers = find_writers(options.format)
         write_formats(options.bundle, writers)
-    except (ExportError, ScenarioError) as error:
+    except ExportError as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{options.bundle}: nothing can be written there ({error.strerror or error}); free some space")

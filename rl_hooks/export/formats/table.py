@@ -18,6 +18,7 @@ from typing import Any, cast
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.formats.source import Bundle, read_bundle, transitions_path
 from rl_hooks.version import VERSION
+from scenario.errors import ScenarioError
 from scenario.refs import resolve
 
 Writer = Callable[[Bundle, Path], Mapping[str, Any]]
@@ -55,7 +56,7 @@ FACTS = "format.json"
 def find_writers(names: str) -> dict[str, Writer]:
     """The writers that a comma-separated list names, in its order; `module:attribute` names one of your own.
 
-    Raises ScenarioError for a name that does not exist and ExportError where a library is missing.
+    Raises ExportError for a name that does not exist, and where a library is missing.
     """
     asked = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
     return {_folder_name(name): _find(name) for name in asked if name != PARQUET}
@@ -110,6 +111,9 @@ def _folder_name(name: str) -> str:
 def _find(name: str) -> Writer:
     try:
         return cast(Writer, resolve(name, FORMATS))
+    except ScenarioError as error:
+        (problem,) = error.problems
+        raise ExportError(f"--format {name}: {problem.text}. {problem.way_out}") from error
     except ModuleNotFoundError as error:
         way_out = "`make formats` or pip install '.[formats]' in a clone of the project brings it"
         raise ExportError(f"format {name}: {error.name} is not installed; {way_out}") from error

@@ -122,6 +122,12 @@ def test_another_status_is_an_error_with_what_was_said(status: int, problem: str
     assert str(caught.value) == f"GET {url}: {problem}"
 
 
+def test_nobody_there_is_said_in_few_words() -> None:
+    with pytest.raises(SourceError) as caught:
+        Session().get("http://127.0.0.1:9/api/v1/query", 10, {"query": "of many words"})
+    assert str(caught.value) == "GET http://127.0.0.1:9/api/v1/query: no connection (Connection refused)"
+
+
 def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "LARGEST_BYTES", 1000)
     with (
