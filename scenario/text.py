@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -42,6 +43,16 @@ class Twice:
     mapping: dict[str, Any]  # holds the first value
     key: str
     value: Any  # the second one
+
+
+def read_document(file: str) -> Any:
+    """The value of a file. Raises ScenarioError with all that is wrong with it as text, OSError without the file."""
+    with Path(file).open("rb") as opened:
+        raw = opened.read(LARGEST_BYTES + 1)
+    content, problems = parse(raw, file)
+    if problems:
+        raise ScenarioError(file, problems)
+    return content
 
 
 def parse(raw: bytes, origin: str, twice: list[Twice] | None = None) -> tuple[Any, list[Problem]]:

@@ -96,11 +96,11 @@ RULES: dict[str, set[str]] = {
     "rl_hooks.sources.asking": HTTP | {"rl_hooks.control", "rl_hooks.http_call"},
     "rl_hooks.sources.series": FACTS | NUMERIC | {"rl_hooks.control"},
     "rl_hooks.sources.exposition": NUMERIC | {"prometheus_client", "rl_hooks.sources.series"},
-    "rl_hooks.sources.prometheus_api": NUMERIC | {"rl_hooks.sources.series"},
+    "rl_hooks.sources.prometheus_api": NUMERIC | {"rl_hooks.http_call", "rl_hooks.sources.series"},
     "rl_hooks.sources.admin_api": FACTS | {"rl_hooks.control"},
     "rl_hooks.sources.envoy_clusters": FACTS | {"rl_hooks.control", "rl_hooks.sources.series"},
     "rl_hooks.sources.orca": FACTS | NUMERIC | {"rl_hooks.control", "rl_hooks.sources.series"},
-    "rl_hooks.sources.fields": {"yaml", "rl_hooks.control", "rl_hooks.sources"},
+    "rl_hooks.sources.fields": {"rl_hooks.control", "rl_hooks.sources", "scenario.errors", "scenario.text"},
     "rl_hooks.sources.named": FACTS | LOOP | {"rl_hooks.parts"},
     "rl_hooks.actuators": FACTS | LOOP | NUMERIC | HTTP,
     "rl_hooks.actuators.named": FACTS | LOOP | {"rl_hooks.parts", "scenario.errors"},
@@ -120,7 +120,10 @@ RULES: dict[str, set[str]] = {
     | NUMERIC
     | {"rl_hooks.decision", "rl_hooks.export", "rl_hooks.faults", "rl_hooks.observation", "rl_hooks.parts", *LIGHT},
     "rl_hooks.target": FACTS | HTTP,
-    "rl_hooks.faults": FACTS | FOLDER | HTTP | {"rl_hooks.faults", "rl_hooks.parts", "rl_hooks.places", "yaml", *LIGHT},
+    "rl_hooks.faults": FACTS
+    | FOLDER
+    | HTTP
+    | {"rl_hooks.faults", "rl_hooks.parts", "rl_hooks.places", "scenario.text", *LIGHT},
     "rl_hooks.faults.http": HTTP | {"rl_hooks.faults", "rl_hooks.http_call", *LIGHT},
     "rl_hooks.prerequisites": FACTS | HTTP | {"rl_hooks.target", "scenario", "packaging"},
     "rl_hooks.live": FACTS | FEATURES | NUMERIC | {"rl_hooks.control", "rl_hooks.report_rows"},

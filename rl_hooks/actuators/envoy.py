@@ -11,7 +11,7 @@ import requests
 
 from rl_hooks.control import ActuatorError
 from rl_hooks.decision import ACTIONS
-from rl_hooks.http_call import CallError, answered, send
+from rl_hooks.http_call import CallError, answered, holds_login, send
 from scenario.errors import Problem, ScenarioError
 
 TIMEOUT_S = 2.0
@@ -36,8 +36,8 @@ class EnvoyActuator:
         shown = f"POST {self._url}"
         keys = {key: str(value) for service, action in actions.items() for key, value in runtime(service, action)}
         try:
-            answer = send(self._session, "POST", self._url, TIMEOUT_S, shown, params=keys, allow_redirects=False)
-            if answer.status_code != 200 or answer.text.strip() != "OK":
+            answer = send(self._session, "POST", self._url, TIMEOUT_S, shown, params=keys)
+            if answer.status != 200 or answer.text.strip() != "OK":
                 raise answered(shown, answer)
         except CallError as error:
             raise ActuatorError(str(error)) from error
@@ -54,6 +54,9 @@ def runtime(service: str, action: str) -> list[tuple[str, int]]:
 
 def _checked(name: str, admin: str) -> str:
     """The address of the admin interface, without a slash at its end. Raises ScenarioError."""
+    if holds_login(admin):
+        problem = Problem("the URL", "holds a user or a password, which the manifest would show", "Leave it out")
+        raise ScenarioError("envoy", [problem])
     try:
         parts = urlsplit(admin)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query:

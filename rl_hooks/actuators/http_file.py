@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_hooks.decision import ACTIONS
-from rl_hooks.http_call import header_value, is_call
+from rl_hooks.http_call import header_value, holds_login, is_call
 from rl_hooks.places import places_of, texts_of
 from scenario.errors import Problem, ScenarioError, show, suggestion
 from scenario.text import LARGEST_BYTES, parse
@@ -101,7 +101,9 @@ def read_switch_file(file: str) -> SwitchFile:
 
 def _of_call(content: Mapping[str, Any]) -> list[Problem]:
     call, found, used = content.get("call"), [], set()
-    if not is_call(call):
+    if holds_login(call):
+        found.append(Problem("call", "holds a user or a password", "Give it as a header whose value is $NAME"))
+    elif not is_call(call):
         text = "is missing" if call is None else f"{show(call)} is no call"
         found.append(Problem("call", text, f"Write METHOD URL, {_EXAMPLE}"))
     for place, template in (("call", call), ("body", content.get("body"))):

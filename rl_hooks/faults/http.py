@@ -3,6 +3,7 @@
 `headers` go with every call.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,17 @@ import requests
 
 from rl_hooks.faults.injector import InjectorError
 from rl_hooks.faults.template import Way, fill_json, read_templates
-from rl_hooks.http_call import CallError, address_of, answered, header_value, is_call, send
+from rl_hooks.http_call import (
+    Answer,
+    CallError,
+    address_of,
+    answered,
+    header_value,
+    holds_login,
+    is_call,
+    readable,
+    send,
+)
 from scenario.faults import PlanFault
 
 
@@ -40,17 +51,17 @@ class HttpInjector:
         if way.handle is None:
             return ""
         try:
-            return str(answer.json()[way.handle])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InjectorError(f"{answer.url}: the answer has no {way.handle}: {answer.text[:200]}") from error
+            return str(json.loads(answer.text)[way.handle])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InjectorError(f"{way.apply}: the answer has no {way.handle}: {readable(answer.text)}") from error
 
-    def _call(self, template: str, values: Mapping[str, str], body: Any) -> requests.Response:
+    def _call(self, template: str, values: Mapping[str, str], body: Any) -> Answer:
         method, url = address_of(self._root, template, values)
         shown, about = f"{method} {url}", {"json": fill_json(body, values), "headers": self._headers}
         try:
             with requests.Session() as session:
                 answer = send(session, method, url, self._templates.timeout_s, shown, **about)
-            if not answer.ok:
+            if answer.status // 100 != 2:
                 raise answered(shown, answer)
         except CallError as error:
             raise InjectorError(str(error)) from error
@@ -58,6 +69,8 @@ class HttpInjector:
 
 
 def _check_call(call: Any) -> str | None:
+    if holds_login(call):
+        return "holds a user or a password; give it as a header whose value is $NAME of an environment variable"
     if is_call(call):
         return None
     return f"{call!r} is no call; write for example: POST /api/degradation/latency/start?delayMs={{delay_ms}}"

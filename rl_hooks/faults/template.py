@@ -21,19 +21,17 @@ faults:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from rl_hooks.faults.injector import InjectorError
 from rl_hooks.places import fill, places_of, texts_of
+from scenario.errors import ScenarioError
 from scenario.faults import PlanFault
 from scenario.model import FAULT_KINDS
+from scenario.text import read_document
 
 PLACES = ("service", "kind", "index", "instance", "value", "percent", "delay_ms", "duration_s", "handle")
 DEFAULT_TIMEOUT_S = 10.0
-LARGEST_BYTES = 256 * 1024
 _NUMBERS = ("{value}", "{percent}", "{delay_ms}", "{duration_s}")
 _KEYS = ("timeout_seconds", "normal_ms", "headers", "faults")
 
@@ -140,17 +138,12 @@ def read_templates(file: str, check_call: Callable[[Any], str | None]) -> Templa
 
 
 def _parse(file: str) -> Any:
-    path = Path(file)
     try:
-        raw = path.read_bytes()
+        return read_document(file)
     except OSError as error:
         raise InjectorError(f"{file}: cannot be read ({error.strerror})") from error
-    if len(raw) > LARGEST_BYTES:
-        raise InjectorError(f"{file}: is larger than {LARGEST_BYTES} bytes")
-    try:
-        return yaml.safe_load(raw)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InjectorError(f"{file}: is not YAML or JSON ({error})") from error
+    except ScenarioError as error:
+        raise InjectorError(str(error)) from error
 
 
 def _wrong(way: Way, check_call: Callable[[Any], str | None]) -> list[str]:

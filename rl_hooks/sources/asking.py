@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from rl_hooks.control import SourceError
-from rl_hooks.http_call import no_answer
+from rl_hooks.http_call import no_answer, readable
 
 LARGEST_BYTES = 32 << 20
 _CHUNK_BYTES = 64 << 10
@@ -135,8 +135,8 @@ class Session:
         except _TooMuchError as error:
             raise SourceError(f"GET {url}: {error}") from error
         if answer.status_code != 200:
-            said = body[:200].decode("utf-8", "replace").strip()
-            raise SourceError(f"GET {url}: {answer.status_code} {answer.reason} {said}".rstrip())
+            said = readable(f"{answer.reason} {body[:200].decode('utf-8', 'replace')}")
+            raise SourceError(f"GET {url}: {answer.status_code} {said}".rstrip())
         return body
 
 

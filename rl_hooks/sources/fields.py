@@ -19,18 +19,16 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from rl_hooks.control import SourceError
 from rl_hooks.sources.asking import Authorization, problem_of_url
 from rl_hooks.sources.series import RANGES, Field, Label, Naming, Selector, SeriesError, compiled, service_of
+from scenario.errors import ScenarioError
+from scenario.text import read_document
 
 SCRAPE_INTERVAL_S = 1.0  # of text that is scraped directly: by ourselves, at every decision
 STALE_INTERVALS = 3.0
-LARGEST_BYTES = 256 * 1024
 _ANY_PREFIX = "(?:[a-zA-Z0-9_:]+_)?"
 
 
@@ -151,15 +149,11 @@ _COMMON = ("scrape_interval_seconds", "stale_after_intervals", "timeout_seconds"
 
 def _load(file: str) -> dict[str, Any]:
     try:
-        raw = Path(file).read_bytes()
+        content = read_document(file)
     except OSError as error:
         raise SourceError(f"{file}: cannot be read ({error.strerror}); a URL begins with http://") from error
-    if len(raw) > LARGEST_BYTES:
-        raise SourceError(f"{file}: is larger than {LARGEST_BYTES} bytes")
-    try:
-        content = yaml.safe_load(raw)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file}: is not YAML or JSON ({error})") from error
+    except ScenarioError as error:
+        raise SourceError(str(error)) from error
     if not isinstance(content, dict):
         raise SourceError(f"{file}: must be a mapping with `fields`: field -> selector")
     return content

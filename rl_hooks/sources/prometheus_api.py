@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rl_hooks.http_call import readable
 from rl_hooks.sources.series import Selector, Series
 
 _LAST_S = 1e11  # far beyond any time in seconds; milliseconds by mistake lie beyond it
@@ -101,7 +102,7 @@ def _data(body: bytes) -> Any:
         raise ValueError(f"not JSON ({error}); is this the API of a Prometheus?") from error
     if not isinstance(answer, dict) or answer.get("status") != "success":
         said = answer.get("error") if isinstance(answer, dict) else None
-        raise ValueError(str(said or "no success was stated; is this the API of a Prometheus?"))
+        raise ValueError(readable(str(said or "no success was stated; is this the API of a Prometheus?")))
     return answer.get("data")
 
 

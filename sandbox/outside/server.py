@@ -5,6 +5,7 @@ uvicorn serves the control port, and the fifteen ports of the instances are serv
 
 import asyncio
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -209,7 +210,13 @@ async def _serve(
         setup = Setup(
             endpoints, host, port, HOST, control_socket.getsockname()[1], parameters, _workers(stage.world), folder
         )
+        # That takes seconds, and uvicorn listens for signals only later: whoever wants an end meanwhile gets it then.
+        stopped: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: stopped.append(number))
         balancer = await loop.run_in_executor(thread, start, setup)
+        if stopped:
+            return stage, None
         control = Control(stage, base_url, time.time_ns, balancer.describe())
         app = ControlApp(clock, stage, control, balancer, thread)
         lines = balancer.lines()

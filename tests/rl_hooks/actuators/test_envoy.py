@@ -20,6 +20,7 @@ from rl_hooks.actuators.named import make_actuator
 from rl_hooks.control import ActuatorError
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.parts import PartError
+from scenario.errors import ScenarioError
 from tests.processes import wait_until
 
 DEFAULT = "round_robin"
@@ -165,3 +166,9 @@ def test_what_envoy_refuses_is_said() -> None:
 def test_what_is_no_address_is_refused(admin: str) -> None:
     with pytest.raises(PartError, match=f"{re.escape(admin)}: is no address.* Write for example envoy:http://"):
         make_actuator("--actuator", f"envoy:{admin}", None)
+
+
+def test_a_login_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(ScenarioError, match="holds a user or a password") as caught:
+        EnvoyActuator("", "http://me:s3cret@127.0.0.1:9901")
+    assert "s3cret" not in str(caught.value)

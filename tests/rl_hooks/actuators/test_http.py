@@ -197,6 +197,47 @@ def test_a_redirect_is_no_success_and_is_not_followed(tmp_path: Path, switch: tu
     assert len(handler.seen) == 1
 
 
+def test_an_answer_without_end_holds_up_no_decision(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    class Endless(Switch):
+        long = False
+
+        def answer(self) -> None:
+            self.send_response(500)
+            self.end_headers()
+            try:
+                while not ended.wait(0 if self.long else 0.02):
+                    self.wfile.write(b"no way " * (1000 if self.long else 1))
+            except OSError:
+                pass
+
+        do_PUT = answer  # noqa: N815
+
+    content = PER_SERVICE.replace("$LB_TOKEN", "token") + "timeout_seconds: 0.3\n"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as running:
+        running.daemon_threads = True
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        actuator = HttpActuator(f"http://127.0.0.1:{running.server_port}", written(tmp_path, content))
+        with pytest.raises(ActuatorError, match=r"no answer within 0.3 s$"):
+            actuator.apply(everywhere("round_robin"))
+        Endless.long = True
+        with pytest.raises(ActuatorError, match=r"answered 500 (no way )+no?") as caught:
+            actuator.apply(everywhere("round_robin"))
+        ended.set()
+        running.shutdown()
+    assert len(str(caught.value)) < 400
+
+
+def test_a_login_in_the_url_is_refused_and_not_shown(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, "call: POST http://me:s3cret@h/{algorithm}\nalgorithms: {least_loaded: lc, round_robin: rr}\n"
+    )
+    with pytest.raises(ScenarioError, match=r"call: holds a user or a password. Give it as a header") as caught:
+        read_switch_file(file)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_only_the_statuses_of_the_file_mean_yes(tmp_path: Path, switch: tuple[str, type[Switch]]) -> None:
     root, handler = switch
     file = written(

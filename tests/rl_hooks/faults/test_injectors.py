@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ class Calls(http.server.BaseHTTPRequestHandler):
         self.seen.append((self.command, self.path, json.loads(body) if body else None, self.headers.get("X-Token")))
         content = json.dumps({"id": f"c{len(self.seen)}"}).encode()
         self.send_response(self.status)
+        self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -102,6 +104,33 @@ def test_an_http_call_that_is_refused_or_not_answered_is_said(tmp_path: Path, se
     assert nowhere is not None
     with pytest.raises(InjectorError, match=r"^POST http://127\.0\.0\.1:9/api/degradation/latency/stop: "):
         nowhere.lift(fault(), "")
+
+
+def test_a_redirect_is_not_followed_with_the_secrets_of_the_headers(
+    tmp_path: Path, server: tuple[str, type[Calls]]
+) -> None:
+    root, handler = server
+    injector = make_injector(f"http:{written(tmp_path, HTTP_FILE)}", root)
+    assert injector is not None
+    handler.status = 302
+    with pytest.raises(InjectorError, match="answered 302"):
+        injector.apply(fault())
+    assert len(handler.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("faults: " + "[" * 5000, "is nested more than"),
+        ("a: &a [x, x]\nfaults: {latency: *a}", "anchors and aliases are not read here"),
+        (HTTP_FILE.replace("DELETE /", "DELETE http://me:s3cret@h/"), "faults.errors.lift: holds a user or a password"),
+    ],
+)
+def test_a_hostile_file_is_refused(content: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAULT_TOKEN", "secret")
+    with pytest.raises(InjectorError, match=re.escape(problem)) as caught:
+        make_injector(f"http:{written(tmp_path, content)}", "http://127.0.0.1:9")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_what_a_file_cannot_make_is_said_before_a_run(tmp_path: Path, server: tuple[str, type[Calls]]) -> None:

@@ -122,6 +122,14 @@ def test_another_status_is_an_error_with_what_was_said(status: int, problem: str
     assert str(caught.value) == f"GET {url}: {problem}"
 
 
+def test_what_a_server_says_moves_no_cursor() -> None:
+    with (
+        server(lambda handler: say(handler, b"\x1b[2J is broken", 500)) as url,
+        pytest.raises(SourceError, match=r"500 Internal Server Error \\x1b\[2J is broken$"),
+    ):
+        Session().get(url, 10)
+
+
 def test_nobody_there_is_said_in_few_words() -> None:
     with pytest.raises(SourceError) as caught:
         Session().get("http://127.0.0.1:9/api/v1/query", 10, {"query": "of many words"})

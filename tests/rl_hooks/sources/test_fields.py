@@ -80,7 +80,8 @@ fields:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[", "is not YAML or JSON"),
+        ("[", "is not YAML"),
+        ("fields: " + "[" * 5000, "is nested more than"),
         ("[]", "must be a mapping with `fields`"),
         ("targets: []\nfields: {cpu: a}", "targets: must be a list of URLs, or of mappings"),
         ("targets: [{url: x}, 3, ftp://a]\nfields: {}", "targets[0].url: 'x' is no URL"),
