@@ -17,10 +17,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rl_hooks.decision import ACTIONS
 from scenario.errors import ScenarioError
@@ -65,6 +66,21 @@ FEW = 3
 
 FIRST_SEED, FIRST_EVALUATED, FIRST_LIVE = 1, 2001, 3001
 """Seeds of collection, evaluation and live runs: no world is in two of them."""
+
+
+def proof_of(options: Mapping[str, Any]) -> Proof:
+    """What options by the names of Proof's fields ask for. TrainingError names every one that makes no proof."""
+    problems = [
+        f"--{name.replace('_', '-')}: must be {least} or more"
+        for name, least in (("days", 1), ("seeds", 2), ("live_seeds", 0), ("processes", 1))
+        if options[name] < least
+    ]
+    if options["config"] is not None and not options["config"].is_file():
+        problems.append(f"--config: there is no file {options['config']}")
+    if problems:
+        raise TrainingError("\n  ".join(problems))
+    scenario = load_file(find_file(options["scenario_file"])).scenario(options["scenario"])
+    return Proof(**{**options, "scenario": scenario.name})
 
 
 def keep_to(proof: Proof) -> None:
@@ -178,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: done, whether or not the claims hold; 1: a step failed; 2: refused."""
     options = _parser().parse_args(arguments)
     try:
-        proof = _proof(options)
+        proof = proof_of(vars(options))
         keep_to(proof)
     except (ScenarioError, TrainingError, OSError) as error:
         print(f"proof: {error}", file=sys.stderr)
@@ -196,18 +212,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (proof.out / REPORT).write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
     print("\n".join(["", *found.lines(), "", f"written  {proof.out / REPORT}; tables and pictures beside it"]))
     return EXIT_DONE
-
-
-def _proof(options: argparse.Namespace) -> Proof:
-    problems = [
-        f"--{name.replace('_', '-')}: must be {least} or more"
-        for name, least in (("days", 1), ("seeds", 2), ("live_seeds", 0), ("processes", 1))
-        if getattr(options, name) < least
-    ]
-    if problems:
-        raise TrainingError("\n  ".join(problems))
-    scenario = load_file(find_file(options.scenario_file)).scenario(options.scenario)
-    return Proof(**{**vars(options), "scenario": scenario.name})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,10 +21,9 @@ from rl_hooks.export.errors import ExportError
 from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.run_folder import RunFolderError
 from scenario.errors import ScenarioError
-from scenario.load import find_file, load_file
 from training.comparison import Difference, paired
 from training.errors import TrainingError
-from training.proof import FIRST_EVALUATED, Proof, collect, keep_to, train
+from training.proof import FIRST_EVALUATED, Proof, collect, keep_to, proof_of, train
 from training.settings import ALGORITHMS
 from training.virtual import Job, World, run_all
 
@@ -98,21 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: done; 2: refused or failed, with one message."""
     options = _parser().parse_args(arguments)
     try:
-        scenario = load_file(find_file(options.scenario_file)).scenario(options.scenario)
-        proof = Proof(
-            out=options.out,
-            scenario_file=options.scenario_file,
-            scenario=scenario.name,
-            time_scale=options.time_scale,
-            days=options.days,
-            seeds=options.seeds,
-            live_seeds=0,
-            logging_policy="",
-            processes=options.processes,
-            config=options.config,
-        )
+        asked = {name: value for name, value in vars(options).items() if name != "runs"}
+        proof = proof_of({**asked, "logging_policy": "", "live_seeds": 0})
         rows = study(proof, options.logging_policy or LOGGED_BY, options.runs or options.out / "runs")
-    except (TrainingError, ScenarioError, PolicyError, ExportError, RunFolderError) as error:
+    except (TrainingError, ScenarioError, PolicyError, ExportError, RunFolderError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         return EXIT_REFUSED
     write_json(options.out / REPORT, {"best_fixed": rows[0].best_fixed, "rows": [row.to_json() for row in rows]})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from training import proof
+from training import proof, study
 
 pytest.importorskip("torch", reason="needs the extra `train`: make test-training")
 pytest.importorskip("d3rlpy", reason="needs the extra `train`: make test-training")
@@ -59,10 +59,10 @@ def test_a_small_proof_from_recording_to_claims(tmp_path: Path) -> None:
     assert "$ python" not in again.stdout  # nothing is made twice
     assert json.loads((out / "proof.json").read_text(encoding="utf-8"))["claims"] == claims
 
-    # A study of the logging policy that the proof was made with finds all of it there.
+    # A study of the logging policy that the proof was made with, and with its options, finds all of it there.
     shutil.copytree(out, tmp_path / "study" / "uniform")
     options = ["--runs", str(out / "runs"), "--days", "2", "--seeds", "2", "--logging-policy", "uniform"]
-    studied = run("training.study", tmp_path / "study", *options)
+    studied = run("training.study", tmp_path / "study", *options, "--config", str(config))
     assert studied.returncode == 0, studied.stdout + studied.stderr
     assert "$ python" not in studied.stdout
     (row,) = json.loads((tmp_path / "study" / "study.json").read_text(encoding="utf-8"))["rows"]
@@ -73,18 +73,28 @@ def test_a_small_proof_from_recording_to_claims(tmp_path: Path) -> None:
 
 
 def test_numbers_that_make_no_proof_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
-    assert proof.main(["--days", "0", "--seeds", "1", "--live-seeds", "-1"]) == 2
+    wrong = ["--days", "0", "--seeds", "1", "--processes", "0", "--config", "none.yaml"]
+    assert proof.main([*wrong, "--live-seeds", "-1"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "proof: --days: must be 1 or more",
         "  --seeds: must be 2 or more",
         "  --live-seeds: must be 0 or more",
+        "  --processes: must be 1 or more",
+        "  --config: there is no file none.yaml",
+    ]
+    assert study.main(wrong) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "study: --days: must be 1 or more",
+        "  --seeds: must be 2 or more",
+        "  --processes: must be 1 or more",
+        "  --config: there is no file none.yaml",
     ]
 
 
 def test_a_folder_with_a_proof_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = proof._parser().parse_args(["--out", str(tmp_path), "--scenario-file", str(SCENARIO)])
-    proof.keep_to(proof._proof(options))
-    proof.keep_to(proof._proof(options))  # the same goes on
+    proof.keep_to(proof.proof_of(vars(options)))
+    proof.keep_to(proof.proof_of(vars(options)))  # the same goes on
     assert proof.main(["--out", str(tmp_path), "--scenario-file", str(SCENARIO), "--days", "2"]) == 2
     assert capsys.readouterr().err == (
         f"proof: {tmp_path}: was made with other options, days (8, now 2); choose another folder with --out, or "
