@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Protocol, TypeVar, cast
 
@@ -24,6 +25,8 @@ from sandbox.proxy import PREFIX, HttpReply, HttpRequest, Proxy
 from sandbox.stage import Stage
 
 MAX_BODY_BYTES = 64 * 1024
+TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES} bytes"
+CLOSE = (b"connection", b"close")
 MAX_HEAD_BYTES = 64 * 1024
 TIMER_RESOLUTION_S = 0.0005  # uvloop rounds timers to milliseconds, so "due within half of one" is due
 WATCH_AFTER_S = 0.1  # how soon a client that went away is noticed, at the latest
@@ -197,8 +200,36 @@ class Waits:
         waiting.answer(None)
 
 
-class App:
-    """The ASGI application of the sandbox with its own balancer."""
+class HttpApp(ABC):
+    """An ASGI application that reads requests whole and answers them whole."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request."""
+        if scope["type"] != "http":
+            return
+        request = await _read_request(scope, receive)
+        if request is None:
+            return  # the client went away before its request was complete
+        large = len(request.body) > MAX_BODY_BYTES
+        reply = self.refuse_body(request) if large else await self.reply(request, receive)
+        if reply is not None:
+            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+            await send({"type": "http.response.body", "body": reply.body})
+            return
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    @abstractmethod
+    async def reply(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
+        """The answer; None when the client went away, or when the connection is ended without one."""
+
+    @abstractmethod
+    def refuse_body(self, request: HttpRequest) -> HttpReply:
+        """What a request is told whose body is larger than MAX_BODY_BYTES; the rest of it is not read."""
+
+
+class App(HttpApp):
+    """The sandbox with its own balancer."""
 
     def __init__(
         self,
@@ -218,21 +249,15 @@ class App:
         if access_log is not None:
             self._flush(access_log)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One HTTP request."""
-        if scope["type"] != "http":
-            return
-        request = await read_request(scope, receive)
-        if request is None:
-            return  # the client went away before its request was complete
-        if len(request.body) > MAX_BODY_BYTES:
-            reply: HttpReply | None = self._proxy.refuse(request, 413, TOO_LARGE, (b"connection", b"close"))
-        elif request.path.startswith(PREFIX):
-            reply = await self._through_balancer(request, receive)
-        else:
-            reply = self._clock.run_now(lambda: self._control.handle(request))
-        if reply is not None:
-            await send_reply(send, reply)
+    async def reply(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
+        """See `HttpApp`."""
+        if request.path.startswith(PREFIX):
+            return await self._through_balancer(request, receive)
+        return self._clock.run_now(lambda: self._control.handle(request))
+
+    def refuse_body(self, request: HttpRequest) -> HttpReply:
+        """See `HttpApp`."""
+        return self._proxy.refuse(request, 413, TOO_LARGE, CLOSE)
 
     async def _through_balancer(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
         """The answer, or None when the client went away."""
@@ -259,10 +284,7 @@ class App:
         self._loop.call_later(FLUSH_EVERY_S, self._flush, access_log)
 
 
-TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES} bytes"
-
-
-async def read_request(scope: Scope, receive: Receive) -> HttpRequest | None:
+async def _read_request(scope: Scope, receive: Receive) -> HttpRequest | None:
     """The whole request; stops reading when its body is too large; None when the client went away."""
     body: bytes | None = b""
     for name, _ in scope["headers"]:
@@ -284,12 +306,6 @@ async def _read_body(receive: Receive) -> bytes | None:
         body += message.get("body", b"")
         if not message.get("more_body", False) or len(body) > MAX_BODY_BYTES:
             return bytes(body)
-
-
-async def send_reply(send: Send, reply: HttpReply) -> None:
-    """An answer as ASGI has it."""
-    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-    await send({"type": "http.response.body", "body": reply.body})
 
 
 class _OneWrite:
@@ -403,7 +419,7 @@ def run(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         return runner.run(main())
 
 
-def config_of(app: Any) -> uvicorn.Config:
+def config_of(app: HttpApp) -> uvicorn.Config:
     """How uvicorn serves an application of ours."""
     return uvicorn.Config(
         app,

@@ -2,11 +2,10 @@
 
 import asyncio
 import socket
-from typing import Any
 
 from uvicorn.server import ServerState
 
-from sandbox.server import SandboxProtocol, config_of
+from sandbox.server import HttpApp, SandboxProtocol, config_of
 
 HOST = "127.0.0.1"
 
@@ -17,7 +16,7 @@ class Listener:
     The port is held by a second socket that never listens, so that nobody else gets it while the instance is down.
     """
 
-    def __init__(self, app: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: HttpApp, loop: asyncio.AbstractEventLoop) -> None:
         self._config = config_of(app)
         self._config.load()
         self._loop = loop

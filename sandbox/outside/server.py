@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from sandbox.control import Control
@@ -23,19 +24,16 @@ from sandbox.outside.listeners import HOST, Listener
 from sandbox.parameters import Parameters
 from sandbox.proxy import PREFIX, HttpReply, HttpRequest
 from sandbox.server import (
-    MAX_BODY_BYTES,
+    CLOSE,
     TOO_LARGE,
+    HttpApp,
     LiveClock,
     Receive,
-    Scope,
-    Send,
     Server,
     Waits,
     calm_collector,
     config_of,
-    read_request,
     run,
-    send_reply,
     watch_parent,
 )
 from sandbox.shop.calls import Call, Response
@@ -71,38 +69,30 @@ class Fanout:
         self._client.request(call.method, f"{PREFIX}{call.service}{path}", self.timeout_s, told)
 
 
-class InstanceApp:
-    """The ASGI application on an instance's port."""
+class _PlainApp(HttpApp):
+    """Refuses without the headers of a balancer."""
+
+    def refuse_body(self, request: HttpRequest) -> HttpReply:
+        """See `HttpApp`."""
+        del request
+        return error_reply(413, TOO_LARGE, [CLOSE])
+
+
+class InstanceApp(_PlainApp):
+    """What is on an instance's port. When the instance dies, its connections end (`Listener`)."""
 
     def __init__(self, door: Door, waits: Waits) -> None:
         self._door = door
         self._waits = waits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One HTTP request."""
-        if scope["type"] != "http":
-            return
-        request = await read_request(scope, receive)
-        if request is None:
-            return
-        if len(request.body) > MAX_BODY_BYTES:
-            reply: HttpReply | None = error_reply(413, TOO_LARGE, [(b"connection", b"close")])
-        else:
-            reply = await self._waits.answer(
-                lambda answer: self._door.open(request, answer),
-                receive,
-                lambda: error_reply(503, "The sandbox is being stopped", []),
-            )
-        if reply is not None:
-            await send_reply(send, reply)
-            return
-        # The instance died, which ends all its connections (`Listener`), or the client went away.
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    async def reply(self, request: HttpRequest, receive: Receive) -> HttpReply | None:
+        """See `HttpApp`."""
+        stopped = partial(error_reply, 503, "The sandbox is being stopped", [])
+        return await self._waits.answer(lambda answer: self._door.open(request, answer), receive, stopped)
 
 
-class ControlApp:
-    """The ASGI application on the control port: everything that is not under /proxy/."""
+class ControlApp(_PlainApp):
+    """What is on the control port: everything that is not under /proxy/."""
 
     def __init__(
         self, clock: LiveClock, stage: Stage, control: Control, balancer: ExternalBalancer, thread: Executor
@@ -113,20 +103,12 @@ class ControlApp:
         self._balancer = balancer
         self._thread = thread
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One HTTP request."""
-        if scope["type"] != "http":
-            return
-        request = await read_request(scope, receive)
-        if request is None:
-            return
-        if len(request.body) > MAX_BODY_BYTES:
-            reply = error_reply(413, TOO_LARGE, [(b"connection", b"close")])
-        elif request.method == "PUT" and request.path in ("/control/actions", "/control/load"):
-            reply = await self._change(request)
-        else:
-            reply = self._handle(request)
-        await send_reply(send, reply)
+    async def reply(self, request: HttpRequest, receive: Receive) -> HttpReply:
+        """See `HttpApp`."""
+        del receive
+        if request.method == "PUT" and request.path in ("/control/actions", "/control/load"):
+            return await self._change(request)
+        return self._handle(request)
 
     def _handle(self, request: HttpRequest) -> HttpReply:
         return self._clock.run_now(lambda: self._control.handle(request))

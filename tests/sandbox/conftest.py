@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rl_hooks.decision import ACTIONS
 from sandbox.backend import Backend
 from sandbox.balancer import Balancer
 from sandbox.clock import VirtualClock
@@ -25,6 +28,7 @@ from sandbox.world import World
 
 ROOT = Path(__file__).parents[2]
 CALM = replace(Parameters(), weather=False)
+ADDRESS = {"street": "1 Main St", "city": "Troy", "state": "NY", "country": "US", "zipCode": "12180"}
 
 
 @pytest.fixture
@@ -112,6 +116,29 @@ class Live:
         status, _, text = self.call(method, f"/proxy/{path}", body, headers)
         return status, json.loads(text) if text else None
 
+    def shop_with_all_actions(self) -> Counter[int]:
+        """Eight shoppers at once, 40 calls each under every action in turn: how often each status came."""
+        tokens = [self.token(f"user{number}") for number in range(8)]
+        item = {"productId": "BOOK-003", "productName": "x", "price": 18.9, "quantity": 1}
+        calls = [
+            ("GET", "inventory-service/api/inventory/products/BOOK-003", None),
+            ("POST", "cart-service/api/cart/items", item),
+            ("GET", "cart-service/api/cart/summary", None),
+            ("POST", "order-service/api/orders", {"items": [], "shippingAddress": ADDRESS}),
+        ]
+
+        def shop(number: int) -> list[int]:
+            headers = {"Authorization": f"Bearer {tokens[number]}"}
+            done = []
+            for turn in range(40):
+                method, path, body = calls[turn % 4]
+                action = {"X-RL-Action": ACTIONS[(number + turn) % 6]}
+                done.append(self.call(method, f"/proxy/{path}", body, headers | action)[0])
+            return done
+
+        with ThreadPoolExecutor(8) as pool:
+            return Counter(status for done in pool.map(shop, range(8)) for status in done)
+
     def token(self, user: str) -> str:
         if user not in self.tokens:
             account = {"email": f"{user}@example.org", "password": "correct horse"}
@@ -150,8 +177,7 @@ def start_live(*options: str) -> Live:
     raise AssertionError(f"the sandbox did not start:\n{opening}")
 
 
-@pytest.fixture
-def run_live() -> Iterator[Callable[..., Live]]:
+def _sandboxes() -> Iterator[Callable[..., Live]]:
     """Starts sandboxes; those still running at the end are ended."""
     started: list[Live] = []
 
@@ -164,18 +190,8 @@ def run_live() -> Iterator[Callable[..., Live]]:
         _end(live)
 
 
-@pytest.fixture(scope="module")
-def run_live_for_file() -> Iterator[Callable[..., Live]]:
-    """The same, for all tests of a file."""
-    started: list[Live] = []
-
-    def run(*options: str) -> Live:
-        started.append(start_live(*options))
-        return started[-1]
-
-    yield run
-    for live in started:
-        _end(live)
+run_live = pytest.fixture(_sandboxes, name="run_live")
+run_live_for_file = pytest.fixture(_sandboxes, name="run_live_for_file", scope="module")
 
 
 @pytest.fixture(scope="module")

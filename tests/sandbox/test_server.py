@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -362,27 +361,7 @@ def test_requests_in_a_row_on_one_connection_and_in_parts(live: Any) -> None:
 
 def test_healthy_means_everything_succeeds_with_all_actions_mixed(run_live: Run) -> None:
     live = run_live("--healthy", "--time-scale", "10", "--seed", "3")
-    tokens = [live.token(f"user{number}") for number in range(8)]
-
-    def shop(number: int) -> list[int]:
-        headers = {"Authorization": f"Bearer {tokens[number]}"}
-        item = {"productId": "BOOK-003", "productName": "x", "price": 18.9, "quantity": 1}
-        calls = [
-            ("GET", "inventory-service/api/inventory/products/BOOK-003", None),
-            ("POST", "cart-service/api/cart/items", item),
-            ("GET", "cart-service/api/cart/summary", None),
-            ("POST", "order-service/api/orders", {"items": [], "shippingAddress": ADDRESS}),
-        ]
-        done = []
-        for turn in range(40):
-            method, path, body = calls[turn % 4]
-            action = {"X-RL-Action": ACTIONS[(number + turn) % 6]}
-            done.append(live.call(method, f"/proxy/{path}", body, headers | action)[0])
-        return done
-
-    with ThreadPoolExecutor(8) as pool:
-        statuses = Counter(status for some in pool.map(shop, range(8)) for status in some)
-    assert statuses == {200: 160, 201: 160}
+    assert live.shop_with_all_actions() == {200: 160, 201: 160}
     assert live.stop(signal.SIGINT) == 0
     lines = live.closing.splitlines()
     assert lines[0] == "sandbox stopped: requests answered (failed) per service, calls between services included"

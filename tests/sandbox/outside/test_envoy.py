@@ -388,27 +388,7 @@ def test_envoy_takes_the_shipped_example() -> None:
 
 def test_healthy_means_everything_succeeds_with_all_actions_mixed(run_live: Run) -> None:
     live = run_live("--balancer", "envoy", "--healthy", "--time-scale", "10", "--seed", "3")
-    tokens = [live.token(f"user{number}") for number in range(8)]
-
-    def shop(number: int) -> list[int]:
-        headers = {"Authorization": f"Bearer {tokens[number]}"}
-        item = {"productId": "BOOK-003", "productName": "x", "price": 18.9, "quantity": 1}
-        calls = [
-            ("GET", "inventory-service/api/inventory/products/BOOK-003", None),
-            ("POST", "cart-service/api/cart/items", item),
-            ("GET", "cart-service/api/cart/summary", None),
-            ("POST", "order-service/api/orders", {"items": [], "shippingAddress": ADDRESS}),
-        ]
-        done = []
-        for turn in range(40):
-            method, path, body = calls[turn % 4]
-            action = {"X-RL-Action": ACTIONS[(number + turn) % 6]}
-            done.append(live.call(method, f"/proxy/{path}", body, headers | action)[0])
-        return done
-
-    with ThreadPoolExecutor(8) as pool:
-        statuses = Counter(status for done in pool.map(shop, range(8)) for status in done)
-    assert statuses == Counter({200: 160, 201: 160})
+    assert live.shop_with_all_actions() == {200: 160, 201: 160}
     assert live.stop() == 0 and re.search(r"inventory-service +\d+ \(0\)", live.closing)
 
 

@@ -403,3 +403,13 @@ def test_answers_of_the_balancers_own_keep_the_contract(shop: Callable[..., Shop
         assert heard.headers["x-trace-id"] == trace
     assert [unknown.instance, nobody.instance] == ["-", "-"]  # who refuses a method is not in the contract
     assert (late.instance in INSTANCES, refused.instance) == (True, TWO)
+
+
+@pytest.mark.parametrize("path", ["/proxy/user-service/api/users/login", "/control/faults"])
+def test_a_body_that_is_too_large_is_refused_and_the_next_request_is_served(
+    shop: Callable[..., Shopper], path: str
+) -> None:
+    shopper = shop(5)
+    heard = shopper.send("POST", path, "x" * 65_536)
+    assert (heard.status, json.loads(heard.body)) == (413, {"error": "The body is larger than 65536 bytes"})
+    assert shopper.get().status == 200
