@@ -19,6 +19,7 @@ from rl_hooks.actuators.envoy import EnvoyActuator
 from rl_hooks.actuators.http_file import KEYS, read_switch_file
 from rl_hooks.conformance.facts import is_name
 from rl_hooks.conformance.judge import PARTS
+from rl_hooks.decision import read_us
 from tests.processes import answers, free_port, wait_until
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "balancers.md").read_text(encoding="utf-8")
@@ -60,7 +61,7 @@ def running(program: str, *arguments: str) -> Iterator[None]:
     found = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
     if found is None:
         pytest.skip(f"there is no program `{program}`")
-    with subprocess.Popen([found, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([found, *arguments], stdout=subprocess.DEVNULL) as process:
         try:
             yield
         finally:
@@ -69,7 +70,7 @@ def running(program: str, *arguments: str) -> Iterator[None]:
 
 
 def keeps_what_the_page_says(url: str) -> None:
-    """The required headers for two actions, on errors too, and instances by their names."""
+    """The required headers for two actions, on errors too, and instances by their names; times as they are read."""
     seen = set()
     for asked, applied in (
         ("least_loaded", "least_loaded"),
@@ -82,7 +83,8 @@ def keeps_what_the_page_says(url: str) -> None:
             assert (answer.status_code, answer.text) == (status, path)
             assert (answer.headers["X-LB-Action"], answer.headers["X-Trace-Id"]) == (applied, "0" * 32)
             assert is_name(answer.headers["X-LB-Instance"])
-            assert 0 <= float(answer.headers["X-LB-Upstream-Us"]) < 5e6
+            upstream_us = read_us(answer.headers["X-LB-Upstream-Us"], 1)
+            assert upstream_us is not None and upstream_us < 5_000_000
             seen.add(answer.headers["X-LB-Instance"])
     assert len(seen) == 2
 
@@ -100,23 +102,60 @@ def test_the_example_of_an_admin_call_can_be_used(tmp_path: Path, monkeypatch: p
     assert [key for key in KEYS if f"| `{key}` |" not in PAGE] == []
 
 
+def example_on_free_ports(language: str, port: int, stack: ExitStack) -> str:
+    """The example with two instances of the test's own, on ports that are free."""
+    (text,) = examples(language)
+    for old, new in ((8080, port), (9001, stack.enter_context(instance())), (9002, stack.enter_context(instance()))):
+        text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
+    return text
+
+
 @pytest.mark.balancers
 def test_the_example_of_haproxy_does_what_the_page_says(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        text, port = examples("haproxy")[0], free_port()
-        for old, new in (
-            (8080, port),
-            (9001, stack.enter_context(instance())),
-            (9002, stack.enter_context(instance())),
-        ):
-            text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
-        (tmp_path / "haproxy.cfg").write_text(text)
+        port = free_port()
+        (tmp_path / "haproxy.cfg").write_text(example_on_free_ports("haproxy", port, stack))
         stack.enter_context(running("haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")))
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/proxy/cart-service/a"), "HAProxy answers")
         keeps_what_the_page_says(url)
         own = requests.get(f"{url}/proxy/no-such-service/", timeout=10)
         assert (own.status_code, own.headers["X-LB-Instance"], own.headers["X-LB-Action"]) == (503, "-", "round_robin")
+
+
+AROUND_NGINX = """
+daemon off;
+pid nginx.pid;
+worker_processes 2;
+error_log stderr;
+events {{}}
+http {{
+access_log off;
+client_body_temp_path body;
+proxy_temp_path proxy;
+fastcgi_temp_path fastcgi;
+uwsgi_temp_path uwsgi;
+scgi_temp_path scgi;
+{example}
+}}
+"""
+
+
+@pytest.mark.balancers
+def test_the_example_of_nginx_does_what_the_page_says(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        port = free_port()
+        (tmp_path / "nginx.conf").write_text(AROUND_NGINX.format(example=example_on_free_ports("nginx", port, stack)))
+        stack.enter_context(running("nginx", "-p", str(tmp_path), "-c", "nginx.conf", "-e", "stderr"))
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/proxy/cart-service/a"), "nginx answers")
+        keeps_what_the_page_says(url)
+        encoded = requests.get(f"{url}/proxy/cart-service/a%20b?q=c%20d", timeout=10)
+        assert (encoded.status_code, encoded.text) == (200, "/a%20b?q=c%20d")
+        for path in ("/proxy/no-such-service/", "/elsewhere"):
+            own = requests.get(f"{url}{path}", timeout=10)
+            assert own.status_code >= 400
+            assert (own.headers["X-LB-Instance"], own.headers["X-LB-Action"]) == ("-", "round_robin")
 
 
 @pytest.mark.balancers
