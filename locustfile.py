@@ -20,7 +20,7 @@ from locust import events
 from locust.argument_parser import get_parser
 from locust.runners import MasterRunner, WorkerRunner
 
-from profiles import seating
+from profiles import products, seating
 from profiles.base import Runtime
 from profiles.shoppers import user_classes
 from rl_hooks.record.clocks import answer_clocks
@@ -30,6 +30,7 @@ from rl_hooks.record.options import SetupError, add_options, default_host, read_
 from rl_hooks.record.part import EXIT_SETUP
 from rl_hooks.record.recording import DECISIONS_MESSAGE, FAULT_MESSAGE, ROWS_MESSAGE, Recording
 from rl_hooks.record.worker import Worker
+from rl_hooks.target import TargetError
 from scenario.errors import ScenarioError
 from scenario.load import ScenarioFile
 from scenario.plan import Plan
@@ -128,8 +129,15 @@ def _work(environment: Any, runtime_for: Callable[[Recording], Runtime]) -> Work
     return worker
 
 
+def _look_at_shop(host: str, plan: Plan) -> list[str]:
+    try:
+        return products.look(host, plan.scenario)
+    except products.NothingSoldError as error:
+        raise TargetError(str(error)) from error
+
+
 def _lead(environment: Any, runtime_for: Callable[[Recording], Runtime]) -> Lead:
-    lead = Lead(environment, runtime_for, PROJECT)
+    lead = Lead(environment, runtime_for, PROJECT, _look_at_shop)
 
     def plan_for(environment: Any) -> Plan:
         try:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-import requests
-
 from profiles import shop
-from profiles.answers import judge
+from profiles.reader import Reader
 from scenario.model import Scenario
 
 AT_ONCE = 16  # requests in flight at most; what is due beyond them is not sent, and counted
@@ -41,15 +39,14 @@ def rest(
     host: str, scenario: Scenario, duration_s: float, rps: float, timeout_s: float, stopped: Callable[[], bool]
 ) -> Rest:
     """Rest for `duration_s` with `rps` requests per second (both real), or until `stopped()`; what came of it."""
-    result, session = Rest(), requests.Session()
-    session.headers["X-Session-ID"] = REFERENCE
+    result, reader = Rest(), Reader(host, scenario.name, REFERENCE, timeout_s)
     began = time.monotonic()
 
     def passed() -> float:
         return time.monotonic() - began
 
     if rps > 0:
-        _sign_in(host, session, shop.credentials(f"{scenario.name}.{REFERENCE}", 0), timeout_s)
+        reader.sign_in()
     steps, in_flight = _steps(scenario), list[Future[tuple[bool, float]]]()
 
     def collect(done: Iterable[Future[tuple[bool, float]]]) -> None:
@@ -69,7 +66,7 @@ def rest(
                     result.not_sent += 1
                 else:
                     result.sent += 1
-                    in_flight.append(pool.submit(_send, host, session, next(steps), timeout_s))
+                    in_flight.append(pool.submit(_send, reader, next(steps)))
             time.sleep(max(0.0, min(POLL_S, 1 / rps if rps > 0 else POLL_S, duration_s - passed())))
     collect(in_flight)
     result.duration_s = passed()
@@ -85,25 +82,8 @@ def _steps(scenario: Scenario) -> Iterator[shop.Step]:
         yield kinds[number % len(kinds)]
 
 
-def _sign_in(host: str, session: requests.Session, account: shop.Credentials, timeout_s: float) -> None:
-    """One account; a shop that does not let it in answers 401 from then on, which the result shows."""
-    for step in (shop.register(account), shop.login(account, known=True)):
-        try:
-            answer = session.post(f"{host}{step.path}", json=step.body, timeout=timeout_s)
-        except requests.RequestException:
-            return
-        found = judge(step.endpoint, answer.status_code, answer.content)
-        if found.ok and isinstance(found.learned, shop.SignedIn):
-            session.headers["Authorization"] = f"Bearer {found.learned.token}"
-            session.headers["X-User-ID"] = found.learned.user_id
-
-
-def _send(host: str, session: requests.Session, step: shop.Step, timeout_s: float) -> tuple[bool, float]:
+def _send(reader: Reader, step: shop.Step) -> tuple[bool, float]:
     """(ok, latency in ms) of one request."""
     began = time.monotonic()
-    try:
-        answer = session.request(step.endpoint.method, f"{host}{step.path}", timeout=timeout_s)
-        ok = judge(step.endpoint, answer.status_code, answer.content).ok
-    except requests.RequestException:
-        ok = False
+    ok = reader.ask(step).ok
     return ok, (time.monotonic() - began) * 1000

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from scenario.plan import Plan, PlanPhase
 
 
-def describe(plan: "Plan") -> list[str]:
-    """Lines of plain text: the scenario, its phases, times, expected requests, and all that is not as the file says."""
+def describe(plan: "Plan", host: str | None = None) -> list[str]:
+    """Lines of plain text: the scenario, its phases, times, expected requests, and all that is not as the file says.
+
+    `host`: the target of the run; None: the one that the file names.
+    """
     return [
-        *_head(plan),
+        *_head(plan, host),
         "",
         *_phases(plan),
         "",
@@ -29,7 +32,7 @@ def describe(plan: "Plan") -> list[str]:
     ]
 
 
-def _head(plan: "Plan") -> list[str]:
+def _head(plan: "Plan", host: str | None) -> list[str]:
     scenario = plan.scenario
     name = f"{scenario.name}: {scenario.description}" if scenario.description else scenario.name
     sizes = f"products {len(scenario.catalogue)}, addresses {len(scenario.addresses)}, accounts {plan.accounts}"
@@ -37,7 +40,7 @@ def _head(plan: "Plan") -> list[str]:
         f"Scenario {name}",
         f"  seed {plan.seed}, time scale {number(plan.time_scale)}, user scale {number(plan.user_scale)}",
         f"  {number(scenario.duration_min)} nominal minutes, {_duration(plan.duration_s)} of real time",
-        f"  {sizes}; target {scenario.base_url or 'named on the command line'}",
+        f"  {sizes}; target {host or scenario.base_url or 'named on the command line'}",
     ]
 
 

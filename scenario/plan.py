@@ -174,9 +174,9 @@ class Plan(Frozen):
         totals = [sum(one.values()) for one in rates]
         return MappingProxyType(rates[totals.index(max(totals))])
 
-    def describe(self) -> list[str]:
-        """What a person reads before a run."""
-        return describe(self)
+    def describe(self, host: str | None = None) -> list[str]:
+        """What a person reads before a run against `host`, or against the target that the file names."""
+        return describe(self, host)
 
     def to_json(self) -> dict[str, Any]:
         """The whole plan with its scenario, as JSON values; `from_json` undoes it."""

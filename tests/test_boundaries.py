@@ -73,7 +73,9 @@ SERVE |= {"rl_hooks.parts", "rl_hooks.record.decisions", "rl_hooks.record.record
 RULES: dict[str, set[str]] = {
     "scenario": {"scenario", "yaml", "pydantic", "pydantic_core", "annotated_types"},
     "profiles": {"profiles", "scenario", "brotli"} | LOCUST,
-    "profiles.background": {"profiles", "scenario"} | HTTP,
+    "profiles.background": {"profiles.reader", "profiles.shop", "scenario"},
+    "profiles.products": {"profiles.reader", "profiles.shop", "scenario"},
+    "profiles.reader": {"profiles.answers", "profiles.shop"} | HTTP,
     "profiles.choice": {"profiles.choice", "scenario"},
     "profiles.cart": {"profiles.cart", "profiles.choice", "scenario"},
     "profiles.session": {"profiles.choice", "profiles.cart", "profiles.session", "profiles.shop", "scenario"},

@@ -32,6 +32,8 @@ WORKERS_CLOSE_S = 5.0  # beyond the stop timeout, for the workers' last rows
 PAUSE_S = 1.1  # between two runs: folders are named by the second, and a sandbox is free a second after a request
 CANNOT_START = (SetupError, TargetError, RunFolderError)
 """What `Lead.prepare` raises when a run cannot start; the message is for the user."""
+LookAtShop = Callable[[str, Plan], list[str]]
+"""(host, plan) -> what to know of a shop that is not the sandbox's. Raises TargetError when no run can use it."""
 
 
 @dataclass
@@ -68,9 +70,12 @@ class Onlooker(Protocol):
 class Lead(Part):
     """The process that plans, decides and ends the run: the only one, or the master of workers."""
 
-    def __init__(self, environment: Any, runtime_for: Callable[[Recording], Any], project: Path) -> None:
+    def __init__(
+        self, environment: Any, runtime_for: Callable[[Recording], Any], project: Path, look_at_shop: LookAtShop
+    ) -> None:
         super().__init__(environment, runtime_for)
         self._project = project  # where the suite's packages are found
+        self._look_at_shop = look_at_shop
         self.form: dict[str, Any] = {}  # what the web UI's start form said, read by the types of our options
         self.runs = 0
         self.next_start_s = 0.0
@@ -97,7 +102,10 @@ class Lead(Part):
             options.run_folder += f"-{self.runs + 1}"
         setup = make_setup(options, self.environment.host)
         check_target(setup.host)
-        lines = size_sandbox(root_of(setup.host), setup.peak_load()) if setup.is_sandbox else []
+        if setup.is_sandbox:  # it is told what it sells
+            lines = size_sandbox(root_of(setup.host), setup.peak_load())
+        else:
+            lines = self._look_at_shop(setup.host, setup.plan)
         open_folder(setup)
         self.runs += 1
         clock, role = self.environment.shape_class.get_run_time, "master" if self.is_master else "local"

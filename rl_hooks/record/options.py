@@ -145,7 +145,7 @@ class Setup:
     def describe(self) -> list[str]:
         """What a person should know before the run starts, one fact a line."""
         return [
-            *self.plan.describe(),
+            *self.plan.describe(self.host),
             f"target: {self.host} (metrics source {self.source.describe()}, actuator {self.actuator.describe()})",
             *self.space.describe(),
             f"logging policy: {self.policy.describe()}"
