@@ -20,7 +20,7 @@ def look(host: str, scenario: Scenario, timeout_s: float = TIMEOUT_S) -> list[st
     Raises NothingSoldError when the shop says of each that it does not exist. A look that comes to nothing for another
     reason is told, and no reason not to run: whatever it is, the run will show it.
     """
-    reader, place = Reader(host, scenario.name, REFERENCE, timeout_s), f"product_catalogue of {scenario.name}"
+    reader, name, total = Reader(host, scenario.name, REFERENCE, timeout_s), scenario.name, len(scenario.catalogue)
     signed_in = reader.sign_in()
     if not signed_in.ok:
         return [f"products: not looked for, as {shop.LOGIN.key} failed ({signed_in.reason})"]
@@ -37,10 +37,10 @@ def look(host: str, scenario: Scenario, timeout_s: float = TIMEOUT_S) -> list[st
     if not missing:
         return lines
     names = ", ".join([*missing[:_SHOWN], *(["..."] if len(missing) > _SHOWN else [])])
-    share = f"{len(missing)} of the {len(scenario.catalogue)} products in {place} do not exist at {host}: {names}"
-    if len(missing) < len(scenario.catalogue):
-        return [f"products: {share}; shoppers who choose one fail to open or buy it", *lines]
+    what = f"{len(missing)} of the {total} products in product_catalogue of {name} do not exist at {host}: {names}"
+    if len(missing) < total:
+        return [f"products: {what}; shoppers who choose one fail to open or buy it", *lines]
     raise NothingSoldError(
-        f"{share}\n  Nothing could be bought. List what the shop sells: it answers GET "
+        f"{what}\n  Nothing could be bought. List what the shop sells: it answers GET "
         f"{host}/inventory-service/api/inventory/products, and docs/scenarios.md shows how a catalogue is written."
     )
