@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from rl_hooks.actuators.http_file import KEYS, read_switch_file
 from rl_hooks.conformance.facts import is_name
 from rl_hooks.conformance.judge import PARTS
 from rl_hooks.decision import read_us
-from tests.processes import answers, free_port, wait_until
+from tests.processes import answers, free_port, serving, wait_until
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "balancers.md").read_text(encoding="utf-8")
 
@@ -47,15 +46,8 @@ class Instance(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def instance() -> Iterator[int]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Instance) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Instance) as url:
+        yield int(url.rpartition(":")[2])
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +24,7 @@ from rl_hooks.export.tally import tally
 from rl_hooks.run_folder import read_manifest
 from rl_hooks.run_reader import read_run
 from scenario.load import load_file
+from tests.processes import serving
 
 pytestmark = pytest.mark.slow
 
@@ -509,14 +509,10 @@ def test_a_target_that_answers_500_to_everything_is_a_failed_run(tmp_path: Path)
         def log_message(self, *_: object) -> None:
             """Nothing: the test reads what matters."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        host = f"http://127.0.0.1:{server.server_port}/proxy"
+    with serving(Broken) as root:
+        host = f"{root}/proxy"
         with executing(tmp_path, "--mode", "validation", "--time-scale", "180", "--host", host) as execution:
             assert execution.ended() == 1
-        server.shutdown()
-        thread.join()
     assert re.search(rf"run failed: no request succeeded of \d+ sent to {host}", execution.err)
     gate = "gate         not passed: 0.0% of the requests succeeded, less than --min-success 0.5 asks for"
     assert gate in execution.out.splitlines()
@@ -607,12 +603,8 @@ def test_a_host_that_is_something_else_is_said_before_anything_is_made(tmp_path:
         def log_message(self, *_: object) -> None:
             """Nothing: the test reads what matters."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        done = execute(tmp_path, "--mode", "validation", "--host", f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
+    with serving(Other) as host:
+        done = execute(tmp_path, "--mode", "validation", "--host", host)
     assert done.returncode == 2
     assert "/cart-service/actuator/health: answered 501\n" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ import pytest
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.run_folder import read_manifest
 from rl_hooks.run_reader import read_run
-from tests.processes import ROOT, TIMEOUT_S, Sandbox, free_port, rows_written, sandbox_started, wait_until
+from tests.processes import ROOT, TIMEOUT_S, Sandbox, free_port, rows_written, sandbox_started, serving, wait_until
 from tests.replayed import check_replay
 
 
@@ -273,13 +272,8 @@ class Broken(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_target_that_never_answers_well_is_a_failed_run(tmp_path: Path) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        host = f"http://127.0.0.1:{server.server_port}"
+    with serving(Broken) as host:
         done = run(tmp_path / "run", host)
-        server.shutdown()
-        thread.join()
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"sent to {host}" in done.stderr
     assert "run failed: no request succeeded of " in done.stderr

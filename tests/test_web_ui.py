@@ -30,6 +30,7 @@ from tests.processes import (
     locust_started,
     rows_written,
     sandbox_started,
+    serving,
     wait_until,
 )
 
@@ -405,11 +406,5 @@ def slow_target() -> Iterator[tuple[str, threading.Event]]:
         def log_message(self, *_: object) -> None:
             """Nothing: the test reads what matters."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Slow) as host:
+        yield host, asked

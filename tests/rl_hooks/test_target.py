@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import pytest
 
 from rl_hooks.decision import SERVICES
 from rl_hooks.target import TargetError, check_target, root_of
+from tests.processes import serving
 
 
 class Health(http.server.BaseHTTPRequestHandler):
@@ -31,12 +31,8 @@ class Health(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def host() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/proxy"
-        server.shutdown()
-        thread.join()
+    with serving(Health) as root:
+        yield f"{root}/proxy"
         Health.answers = {}
 
 

@@ -19,6 +19,7 @@ from rl_hooks.control import ActuatorError
 from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.parts import PartError
 from scenario.errors import ScenarioError
+from tests.processes import serving
 
 ROOT = Path(__file__).resolve().parents[3]
 PER_SERVICE = """
@@ -81,13 +82,8 @@ class Switch(http.server.BaseHTTPRequestHandler):
 def switch(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Switch]]]:
     monkeypatch.setenv("LB_TOKEN", "s3cret")
     handler = type("Handler", (Switch,), {"seen": [], "answers": {}})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        running.daemon_threads = True
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}", handler
-        running.shutdown()
-        thread.join()
+    with serving(handler) as url:
+        yield url, handler
 
 
 def written(tmp_path: Path, content: str) -> str:

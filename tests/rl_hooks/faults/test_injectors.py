@@ -4,7 +4,6 @@ import http.server
 import json
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import requests
 
 from rl_hooks.faults.injector import BUILTIN, InjectorError, make_injector
 from rl_hooks.faults.sandbox import SandboxInjector
-from tests.processes import sandbox_started
+from tests.processes import sandbox_started, serving
 from tests.rl_hooks.faults.made import fault
 
 HTTP_FILE = """
@@ -58,12 +57,8 @@ class Calls(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Calls]]]:
     monkeypatch.setenv("FAULT_TOKEN", "secret")
     handler = type("Handler", (Calls,), {"seen": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}", handler
-        running.shutdown()
-        thread.join()
+    with serving(handler) as url:
+        yield url, handler
 
 
 def written(tmp_path: Path, content: str) -> Path:
