@@ -96,7 +96,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "missing_telemetry",
         "Telemetry is there",
-        "The share of the instances' measurements that observations lack. Look at the metrics source and its interval.",
+        "The share of the instances' measurements that observations lack, of those that the source ever gave; a "
+        "warning names the others. Look at the metrics source and its interval.",
         ("missing_telemetry",),
         recording.missing_telemetry,
     ),

@@ -164,7 +164,7 @@ def _telemetry(evidence: Evidence, run_id: str, end_s: float, named: str) -> Ite
     body = svg.strip(
         "Share of missing instance measurements per service over time", SERVICES, values, end_s, "s of the run"
     )
-    caption = f"Red: measurements of the instances that observations lack, {share:.2%} of all."
+    caption = f"Red: measurements that the source gives and observations lack, {share:.2%} of all."
     if share == 0:
         caption = "No measurement of the instances is missing in an observation."
     yield Picture(f"Missing telemetry{named}", caption, body)

@@ -1,6 +1,6 @@
 """Whether the tables hold together: steps that follow each other, rewards that add up, splits that share nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -124,13 +124,15 @@ def _seen(steps: pd.DataFrame, side: str, start_ns: Ints, gone_ns: Ints) -> Arra
 
 
 def dead_features(case: Case) -> Finding:
-    """A feature without telemetry by design is the business of `missing_telemetry`."""
+    """A feature that the metrics source does not give is the business of `missing_telemetry`."""
     evidence = case.evidence
     if len(evidence.usable) == 0:
         return not_applicable("there is no usable step")
     measured = {source: _measured(evidence, source) for source in ("client", "balancer")}
     if all(run.get("source") == "none" for run in evidence.facts["runs"]):
         del measured["balancer"]
+    else:
+        measured["balancer"] = _ever_known(evidence, measured["balancer"]) or measured["balancer"]
     counted = {name for names in measured.values() for name in names}
     found = {name: why for name, why in dead_or_frozen(case).items() if name in counted}
     shares = {source: sum(name in found for name in names) / len(names) for source, names in measured.items()}
@@ -162,6 +164,12 @@ def dead_or_frozen(case: Case) -> dict[str, str]:
             if share > limits.frozen_share:
                 found[str(feature["name"])] = f"frozen in {share:.0%} of the steps"
     return found
+
+
+def _ever_known(evidence: Evidence, names: Sequence[str]) -> list[str]:
+    rows = evidence.observation[evidence.usable]
+    places = {str(feature["name"]): index for index, feature in enumerate(evidence.features)}
+    return [name for name in names if not np.isnan(rows[:, places[name]]).all()]
 
 
 def _measured(evidence: Evidence, source: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rl_hooks.decision import SERVICES
-from rl_hooks.report.evidence import GIVE_RUN, Evidence, Floats
+from rl_hooks.report.evidence import GIVE_RUN, Array, Evidence, Floats, Ints
 from rl_hooks.report.state import Case
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
 from rl_hooks.run_clocks import process_clock
@@ -146,20 +146,48 @@ def missing_telemetry(case: Case) -> Finding:
         return Finding(Verdict.WARN, text, {"share": 1.0})
     if len(rows) == 0:
         return not_applicable("there is no usable step")
-    missing = missing_gauges(evidence)[rows]
-    share = float(missing.mean())
+    share, absent = float(missing_gauges(evidence)[rows].mean()), _never_given(evidence, rows)
+    never = f" Never known: {', '.join(absent)}; the source does not give them." if absent else ""
     return Finding(
-        worst([case.limits.missing_telemetry.judge(share), Verdict.WARN if without else Verdict.PASS]),
-        f"{share:.2%} of the instances' measurements are missing in the observations.",
-        {"share": share, "runs_without_a_source": len(without)},
+        worst([case.limits.missing_telemetry.judge(share), Verdict.WARN if without or absent else Verdict.PASS]),
+        f"{share:.2%} of the instances' measurements {'that are given ' if absent else ''}"
+        f"are missing in the observations.{never}",
+        {"share": share, "never_known": absent, "runs_without_a_source": len(without)},
     )
 
 
 def missing_gauges(evidence: Evidence) -> Floats:
-    """(n,) the share of gauges missing at each step."""
-    places = [index for index, feature in enumerate(evidence.features) if feature["name"] in GAUGES]
-    share: Floats = np.isnan(evidence.observation[:, places]).mean(axis=1)
+    """(n,) the share of gauges missing at each step, among those that its run ever knew; all where it knew none."""
+    missing = np.isnan(_gauges(evidence))
+    share: Floats = np.ones(len(missing))
+    runs = evidence.steps["run_id"].to_numpy()
+    for run in np.unique(runs):
+        mine = runs == run
+        given = ~missing[mine].all(axis=0)
+        if given.any():
+            share[mine] = missing[np.ix_(mine, given)].mean(axis=1)
     return share
+
+
+def _never_given(evidence: Evidence, rows: Ints) -> list[str]:
+    """Gauges that none of the steps knows, where others are known: a source need not give all."""
+    known = _is_known(_gauges(evidence)[rows])
+    return [name for name, is_known in zip(_gauge_names(evidence), known, strict=True) if any(known) and not is_known]
+
+
+def _is_known(values: Array) -> list[bool]:
+    """By column, whether any row knows it."""
+    return [not np.isnan(column).all() for column in values.T]
+
+
+def _gauges(evidence: Evidence) -> Array:
+    """(n, gauges) what each step knows."""
+    names = [feature["name"] for feature in evidence.features]
+    return evidence.observation[:, [names.index(name) for name in _gauge_names(evidence)]]
+
+
+def _gauge_names(evidence: Evidence) -> list[str]:
+    return [str(feature["name"]) for feature in evidence.features if feature["name"] in GAUGES]
 
 
 def generator(case: Case) -> Finding:

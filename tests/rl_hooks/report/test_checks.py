@@ -251,6 +251,40 @@ def test_a_run_without_a_metrics_source_is_a_warning_not_a_failure() -> None:
     assert found(log, "dead_features").verdict is PASS
 
 
+def test_a_source_that_gives_little_is_a_warning_that_names_what_it_never_gave(run: Run) -> None:
+    samples = run.samples.copy()
+    for name in ("cpu", "memory", "health", "queue_depth"):
+        samples[name] = np.nan
+    log = made.evidence(replace(run, samples=samples))
+    telemetry, features = found(log, "missing_telemetry"), found(log, "dead_features")
+    assert (telemetry.verdict, features.verdict) == (WARN, PASS)
+    assert telemetry.numbers["share"] < 0.02
+    assert telemetry.found.endswith(
+        " of the instances' measurements that are given are missing in the observations. Never known: cpu_mean, "
+        "cpu_max, memory_mean, memory_max, queue_sum, queue_max, health_min, health_mean; the source does not give "
+        "them."
+    )
+
+
+def test_gaps_in_the_little_that_a_source_gives_fail(run: Run) -> None:
+    samples = run.samples.copy()
+    gone = np.random.default_rng(5).random(len(samples) // 15).repeat(15) < 0.9
+    for name in ("cpu", "memory", "health", "queue_depth"):
+        samples[name] = np.nan
+    samples["in_flight"][gone] = np.nan
+    assert found(made.evidence(replace(run, samples=samples)), "missing_telemetry").verdict is FAIL
+
+
+def test_a_source_that_never_gives_anything_fails(run: Run) -> None:
+    samples = run.samples.copy()
+    for name in ("cpu", "memory", "health", "queue_depth", "in_flight"):
+        samples[name] = np.nan
+    log = made.evidence(replace(run, samples=samples))
+    assert found(log, "missing_telemetry").verdict is FAIL
+    assert found(log, "missing_telemetry").numbers["share"] == 1.0
+    assert found(log, "dead_features").verdict is FAIL
+
+
 # -- effects of actions -----------------------------------------------------------------------------------------------
 
 
