@@ -10,7 +10,7 @@ from rl_hooks.control import Sample, SourceError
 from rl_hooks.sources.asking import Asked, Session, problem_of_url
 from rl_hooks.sources.exposition import parse_text
 from rl_hooks.sources.fields import Target, is_url, read_file, target_of, usual
-from rl_hooks.sources.series import SampleClock, Series, SeriesError, tell
+from rl_hooks.sources.series import Found, SampleClock, Series, SeriesError, tell
 
 TIMEOUT_S = 1.0
 
@@ -71,11 +71,20 @@ class TextSource:
             raise SourceError(f"{self._reading.place}: {error}") from error
         sample = self._clock.sample(told, 0, received_ns)
         if sample is None:
-            raise SourceError(
-                f"{self._reading.place}: nothing there has a name that is looked for and tells of an instance of our "
-                "services; name others in a file"
-            )
+            raise SourceError(f"{self._reading.place}: {self._why_nothing(found)}")
         return sample
+
+    def _why_nothing(self, found: Found) -> str:
+        naming = self._reading.naming
+        if any(naming.of(one.labels) is not None for series in found.values() for one in series):
+            return (
+                "what there is of the names that are looked for is too old, of a time to come or outside its range; "
+                "look at the times it states, at its clock, and at `valid` in a file"
+            )
+        return (
+            "nothing there has a name that is looked for and tells of an instance of our services; name others in a "
+            "file"
+        )
 
     def _scrape(self, target: Target, session: Session) -> list[Series]:
         """In a thread of its own."""

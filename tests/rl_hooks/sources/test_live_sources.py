@@ -1,8 +1,12 @@
 """Text and admin API of a real sandbox, text and clusters of a real Envoy."""
 
+import http.server
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,23 @@ def test_a_page_without_metrics_is_no_sample(sandbox: Sandbox) -> None:
         roomy(f"text:{root_of(sandbox)}/state").sample()
     with pytest.raises(SourceError, match=r"GET http.*/metrics/clusters: 404"):
         roomy(f"envoy:{root_of(sandbox)}/metrics").sample()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The files of a folder over HTTP."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("value", ["0.5 1700000000000", "1.5", "NaN"])
+def test_names_that_are_there_without_a_value_to_use_are_not_said_to_lack(value: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text(f'process_cpu_usage{{pod="cart-service-1"}} {value}\n')
+    with serving(tmp_path) as url, pytest.raises(SourceError, match="is too old, of a time to come or outside its r"):
+        roomy(f"text:{url}/metrics").sample()
 
 
 # -- Envoy ------------------------------------------------------------------------------------------------------------
