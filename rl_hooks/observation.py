@@ -113,7 +113,6 @@ FEATURES: tuple[Feature, ...] = features_of(ACTIONS)
 """Those where decisions are made among the strategies."""
 
 
-
 def of_metrics(labels: Sequence[str]) -> tuple[int, ...]:
     """The columns of `features_of(labels)` that are missing where there are no metrics samples."""
     wanted = (_NO_SAMPLE, _NOT_ALL, _NOT_OF_IT)

@@ -33,8 +33,8 @@ def make_target_part(
         return make_part(place, text, builtin, needed, root, passes=passes)
     if name not in with_argument:
         return make_part(place, name, builtin, needed, root, passes=passes)
-    if not argument:
-        raise PartError(f"{place}: needs more than its name, as in {name}:{with_argument[name]}")
+    if not argument.strip(":"):
+        raise PartError(f"{place.rstrip(':')}: needs more than its name, as in {name}:{with_argument[name]}")
     return make_part(place, name, builtin, needed, root, argument, passes=passes)
 
 

@@ -6,8 +6,10 @@ What a part is asked is harmless, with one exception: an actuator is told every 
 import argparse
 import json
 import math
+import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,12 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = CHECKS[options.kind](options)
     except NOT_MADE as error:
         problems = str(error).splitlines()
-    place = f"{options.kind} {options.name}: "
+    except Exception as error:  # noqa: BLE001  (somebody else's code: whatever it raises is said)
+        problems = [f"failed{_where(error)} ({type(error).__name__}: {error})"]
     for problem in problems:
-        print(f"parts_check: {place}{problem.strip().removeprefix(place)}", file=sys.stderr)
+        print(f"parts_check: {options.kind} {options.name}: {_said(problem, options.name)}", file=sys.stderr)
     if not problems:
         print(f"{options.kind} {options.name}: does what it has to")
     return EXIT_NOT if problems else EXIT_GOOD
+
+
+def _said(problem: str, name: str) -> str:
+    """A problem without its place, which is the part's name here: the parts themselves name the option.
+
+    >>> _said("--feature nonsense: names nothing", "nonsense"), _said("  reward own (a:b): failed", "a:b")
+    ('names nothing', 'failed')
+    """
+    return re.sub(rf"(--?)?[a-z -]*\(?{re.escape(name)}\)?: ", "", problem.strip(), count=1)
+
+
+def _where(error: BaseException) -> str:
+    """The line that raised an error, where there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
 def check_policy(policy: Any) -> list[str]:

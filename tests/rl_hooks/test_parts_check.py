@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,28 @@ def test_a_format_that_loses_rows_or_says_nothing_is_told(
     assert main(["format", f"{__name__}:{writer}", "--bundle", str(bundle)]) == 1
     told = capsys.readouterr().err
     assert all(problem in told for problem in problems)
+
+
+@pytest.mark.parametrize("kind", ["policy", "source", "actuator", "injector"])
+def test_a_part_that_raises_is_told_with_the_line(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("cpu")
+
+    for method in ("probabilities", "sample", "apply", "problems"):
+        monkeypatch.setattr(Part, method, fail)
+    assert main([kind, f"{__name__}:Part", *(() if kind == "policy" else NOWHERE)]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"parts_check: {kind} \S+:Part: failed in {Path(__file__).name}, line \d+ .KeyError: 'cpu'.\n", told
+    )
+
+
+@pytest.mark.parametrize("kind", ["reward", "feature", "policy", "source", "actuator", "injector", "format"])
+def test_a_name_that_leads_nowhere_is_named_once(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"policy": [], "reward": [], "feature": [], "format": ["--bundle", "x"]}.get(kind, NOWHERE)
+    assert main([kind, "nonsense", *options]) == 1
+    told = capsys.readouterr().err
+    assert re.match(rf"parts_check: {kind} nonsense: (names nothing|is not a known name)", told)
+    assert told.count("nonsense") == 1
