@@ -16,6 +16,7 @@ from rl_hooks.export.backfill import FILE, Backfill, fill, moments_of, of_told, 
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from rl_hooks.export.errors import ExportError
+from rl_hooks.export.tally import tally
 from rl_hooks.observation import FEATURE_INDEX, FEATURES, OF_METRICS, features_of
 from rl_hooks.run_reader import Run, read_run
 from rl_hooks.sources.series import Field, Naming, Selector, Series, tell
@@ -234,7 +235,10 @@ def test_the_bundle_says_where_the_values_are_from(bundles: Mapping[str, Path]) 
     )
     assert before["backfill"] is None
     assert after["backfill"]["source"] == FACTS["source"]
-    assert after["backfill"]["steps"] == int(transitions(bundles["with"])["metrics_backfilled"].sum())
+    steps = transitions(bundles["with"])["metrics_backfilled"]
+    assert after["backfill"]["steps"] == int(steps.sum())
+    assert f"backfilled   {steps.sum()} of {len(steps)} steps, from {FACTS['source']}" in tally(bundles["with"])
+    assert not any(line.startswith("backfilled") for line in tally(bundles["without"]))
 
 
 def test_samples_that_were_fetched_stand_marked_where_a_decision_had_none(bundles: Mapping[str, Path]) -> None:
