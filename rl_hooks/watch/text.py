@@ -38,7 +38,8 @@ def _facts(now: Mapping[str, Any]) -> list[str]:
     lost = "known when the run has ended" if counts["rows_lost"] is None else str(counts["rows_lost"])
     rate_rps = sum(one["request_rate_rps"] or 0.0 for one in now["services"])
     missed = f", {counts['skipped']} intervals missed" if counts["skipped"] else ""
-    so_far = "no decision is settled yet" if reward["mean"] is None else f"{reward['mean']:.3f} (without load balance)"
+    without = f"(without {', '.join(reward['without'])})"
+    so_far = "no decision is settled yet" if reward["mean"] is None else f"{reward['mean']:.3f} {without}"
     age = now["telemetry_age_s"]
     return [
         f"users      {running} of {planned}: {', '.join(users) or 'nobody'}",
