@@ -169,6 +169,19 @@ def test_the_newest_run_is_followed(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.startswith("b  complete")
 
 
+def test_runs_of_another_version_beside_the_newest_do_not_matter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("new", "old"):
+        made(tmp_path / name)
+    update_manifest(tmp_path / "old", schema_version=2)
+    assert main(["--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("new  complete")
+    update_manifest(tmp_path / "new", schema_version=2)
+    assert main(["--runs", str(tmp_path)]) == 2
+    assert "new/manifest.json: schema version 2, this program reads 4" in capsys.readouterr().err
+
+
 WRONG = [
     (["{tmp}/none"], "watch: {tmp}/none: there is no such folder; give the folder of a run (it holds manifest.json)\n"),
     (["{tmp}"], "watch: {tmp}: not a run folder, it has no manifest.json\n"),
