@@ -34,6 +34,7 @@ from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
 MANIFEST = "manifest.json"
+BACKFILL = "backfill/metrics.parquet"  # what was fetched after the run; written by an export, never by a recorder
 SCHEMA_VERSION = 4  # 2: segments and faults in plans; 3: observations; 4: action spaces and what a balancer states
 WITH_ROWS = ("local", "master", "worker")
 """Roles of processes that write rows; others write only events."""

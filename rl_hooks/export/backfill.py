@@ -25,13 +25,14 @@ from rl_hooks.decision import ACTIONS, SERVICE_INDEX, SERVICES
 from rl_hooks.export.errors import ExportError
 from rl_hooks.observation import of_metrics
 from rl_hooks.row import MISSING_U8, MISSING_U64, SAMPLES
+from rl_hooks.run_folder import BACKFILL
 from rl_hooks.run_reader import Run
 from rl_hooks.sources.series import Told
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
-FILE = Path("backfill") / "metrics.parquet"  # within the run folder
+FILE = Path(BACKFILL)  # within the run folder
 GAUGES = ("cpu", "memory", "health", "queue_depth", "in_flight", "capacity")
 _FACTS = b"backfill"
 
