@@ -76,7 +76,7 @@ class Standing:
     run_time_s: float
     planned: Mapping[str, int]  # users per profile
     running: Mapping[str, int]
-    failed: int  # requests, of the recorded ones
+    failed: int | None  # requests, of the recorded ones; None: the rows of some process are elsewhere
     rows: int  # requests recorded, over all processes
     rows_lost: int | None  # None: not known before the run has ended
     decisions: int

@@ -69,7 +69,7 @@ class Follower:
             run_time_s=self._run_time_s,
             planned=self._users["planned"],
             running=self._users["counts"],
-            failed=self._failed,
+            failed=None if self._rows.keys() - {name for name, _ in self._tails} else self._failed,
             rows=sum(self._rows.values()),
             rows_lost=None,
             decisions=self._decisions,
