@@ -3,7 +3,9 @@
 A built-in that needs something more than its name is given it behind a colon, as in `http:FILE`.
 """
 
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from scenario.errors import ScenarioError
@@ -68,6 +70,12 @@ def make_part(
     if lacking:
         raise PartError(f"{place}: lacks {', '.join(lacking)}; a {type(part).__name__} cannot serve here")
     return part
+
+
+def where(error: BaseException) -> str:
+    """The line that raised what a part of somebody else raised; "" where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
 def find_rewards(references: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import math
 import re
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from rl_hooks.export.own_features import find_features
 from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.faults.injector import InjectorError, make_injector
 from rl_hooks.observation import FEATURES
-from rl_hooks.parts import PartError
+from rl_hooks.parts import PartError, where
 from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.policies.named import make_policy
 from rl_hooks.sources.named import make_source
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NOT_MADE as error:
         problems = str(error).splitlines()
     except Exception as error:  # noqa: BLE001  (somebody else's code: whatever it raises is said)
-        problems = [f"failed{_where(error)} ({type(error).__name__}: {error})"]
+        problems = [f"failed{where(error)} ({type(error).__name__}: {error})"]
     for problem in problems:
         print(f"parts_check: {options.kind} {options.name}: {_said(problem, options.name)}", file=sys.stderr)
     if not problems:
@@ -67,12 +66,6 @@ def _said(problem: str, name: str) -> str:
     ('names nothing', 'failed')
     """
     return re.sub(rf"(--?)?[a-z -]*\(?{re.escape(name)}\)?: ", "", problem.strip(), count=1)
-
-
-def _where(error: BaseException) -> str:
-    """The line that raised an error, where there is one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
 def check_policy(policy: Any) -> list[str]:
