@@ -188,3 +188,16 @@ def test_a_name_that_leads_nowhere_is_named_once(kind: str, capsys: pytest.Captu
     told = capsys.readouterr().err
     assert re.match(rf"parts_check: {kind} nonsense: (names nothing|is not a known name)", told)
     assert told.count("nonsense") == 1
+
+
+@pytest.mark.parametrize("kind", ["reward", "feature", "policy", "source", "actuator", "injector", "format"])
+def test_a_module_that_cannot_be_imported_is_told(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "half_done.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"policy": [], "reward": [], "feature": [], "format": ["--bundle", "x"]}.get(kind, NOWHERE)
+    assert main([kind, "half_done:Part", *options]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"parts_check: {kind} half_done:Part: cannot be imported (ModuleNotFoundError")
+    assert "No module named 'no_such_library'" in told

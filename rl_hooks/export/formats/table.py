@@ -115,7 +115,11 @@ def _find(name: str) -> Writer:
     except ScenarioError as error:
         (problem,) = error.problems
         raise ExportError(f"--format {name}: {problem.text}. {problem.way_out}") from error
-    except ModuleNotFoundError as error:
+    except Exception as error:
+        if name not in FORMATS:
+            raise ExportError(f"--format {name}: cannot be imported ({type(error).__name__}: {error})") from error
+        if not isinstance(error, ModuleNotFoundError):
+            raise
         way_out = "`make formats` or pip install '.[formats]' in a clone of the project brings it"
         raise ExportError(f"format {name}: {error.name} is not installed; {way_out}") from error
 
