@@ -75,6 +75,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError) as caught:
         read_run(tmp_path)
     assert str(caught.value) == f"{tmp_path}: not a run folder, it has no manifest.json"
+    (tmp_path / "processes").mkdir()
+    (tmp_path / "processes" / "worker.host.0.json").write_text("{}")
+    with pytest.raises(
+        RunFolderError, match=r"no manifest\.json; it is a worker's part of one: ship it to where its ma"
+    ):
+        read_manifest(tmp_path)
     with pytest.raises(RunFolderError) as caught:
         read_run(tmp_path / "nothing")
     text = f"{tmp_path / 'nothing'}: there is no such folder; give the folder of a run (it holds manifest.json)"
