@@ -112,9 +112,16 @@ def _of_instance(label: str) -> tuple[Feature, ...]:
 FEATURES: tuple[Feature, ...] = features_of(ACTIONS)
 """Those where decisions are made among the strategies."""
 
-_OF_METRICS = (_NO_SAMPLE, _NOT_ALL)
-OF_METRICS = (*(one.name for one in FEATURES if one.missing_when in _OF_METRICS), "others_queue_sum")
-"""The features that are missing where there are no metrics samples."""
+
+def of_metrics(labels: Sequence[str]) -> tuple[int, ...]:
+    """The columns of `features_of(labels)` that are missing where there are no metrics samples."""
+    wanted = (_NO_SAMPLE, _NOT_ALL, _NOT_OF_IT)
+    features = enumerate(features_of(labels))
+    return tuple(index for index, one in features if one.missing_when in wanted or one.name == "others_queue_sum")
+
+
+OF_METRICS = tuple(FEATURES[index].name for index in of_metrics(ACTIONS))
+"""Their names where decisions are made among the strategies."""
 
 FEATURE_INDEX = {feature.name: index for index, feature in enumerate(FEATURES)}
 

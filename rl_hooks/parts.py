@@ -3,7 +3,9 @@
 A built-in that needs something more than its name is given it behind a colon, as in `http:FILE`.
 """
 
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from scenario.errors import ScenarioError
@@ -33,8 +35,8 @@ def make_target_part(
         return make_part(place, text, builtin, needed, root, passes=passes)
     if name not in with_argument:
         return make_part(place, name, builtin, needed, root, passes=passes)
-    if not argument:
-        raise PartError(f"{place}: needs more than its name, as in {name}:{with_argument[name]}")
+    if not argument.strip(":"):
+        raise PartError(f"{place.rstrip(':')}: needs more than its name, as in {name}:{with_argument[name]}")
     return make_part(place, name, builtin, needed, root, argument, passes=passes)
 
 
@@ -56,6 +58,10 @@ def make_part(
     except ScenarioError as error:
         (problem,) = error.problems
         raise PartError(f"{place}: {problem.text}. {problem.way_out}") from error
+    except Exception as error:
+        if name in builtin:
+            raise
+        raise _not_imported(place, error) from error
     if not callable(made):
         raise PartError(f"{place}: is a {type(made).__name__}; name a class or a function that makes one")
     try:
@@ -68,6 +74,12 @@ def make_part(
     if lacking:
         raise PartError(f"{place}: lacks {', '.join(lacking)}; a {type(part).__name__} cannot serve here")
     return part
+
+
+def where(error: BaseException) -> str:
+    """The line that raised what a part of somebody else raised; "" where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
 
 def find_rewards(references: Mapping[str, str]) -> dict[str, Any]:
@@ -90,8 +102,14 @@ def find_function(place: str, reference: str) -> Any:
     except ScenarioError as error:
         (problem,) = error.problems
         raise PartError(f"{place}: {problem.text}. {problem.way_out}") from error
-    except Exception as error:  # somebody else's module: whatever it raises is said, and nothing is started
-        raise PartError(f"{place}: cannot be imported ({type(error).__name__}: {error})") from error
+    except Exception as error:
+        raise _not_imported(place, error) from error
     if not callable(function):
         raise PartError(f"{place}: is a {type(function).__name__}; name a function")
     return function
+
+
+def _not_imported(place: str, error: Exception) -> PartError:
+    """Somebody else's module: whatever it raises while it is imported is said, and nothing is started."""
+    line = "" if isinstance(error, SyntaxError) else where(error)  # that one says its line
+    return PartError(f"{place}: cannot be imported ({type(error).__name__}{line}: {error})")

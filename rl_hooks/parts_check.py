@@ -6,6 +6,7 @@ What a part is asked is harmless, with one exception: an actuator is told every 
 import argparse
 import json
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from rl_hooks.export.own_features import find_features
 from rl_hooks.export.own_rewards import own_rewards
 from rl_hooks.faults.injector import InjectorError, make_injector
 from rl_hooks.observation import FEATURES
-from rl_hooks.parts import PartError
+from rl_hooks.parts import PartError, where
 from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.policies.named import make_policy
 from rl_hooks.sources.named import make_source
@@ -49,12 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = CHECKS[options.kind](options)
     except NOT_MADE as error:
         problems = str(error).splitlines()
-    place = f"{options.kind} {options.name}: "
+    except Exception as error:  # noqa: BLE001  (somebody else's code: whatever it raises is said)
+        problems = [f"failed{where(error)} ({type(error).__name__}: {error})"]
     for problem in problems:
-        print(f"parts_check: {place}{problem.strip().removeprefix(place)}", file=sys.stderr)
+        print(f"parts_check: {options.kind} {options.name}: {_said(problem, options.name)}", file=sys.stderr)
     if not problems:
         print(f"{options.kind} {options.name}: does what it has to")
     return EXIT_NOT if problems else EXIT_GOOD
+
+
+def _said(problem: str, name: str) -> str:
+    """A problem without its place, which is the part's name here: the parts themselves name the option.
+
+    >>> _said("--feature nonsense: names nothing", "nonsense"), _said("  reward own (a:b): failed", "a:b")
+    ('names nothing', 'failed')
+    """
+    return re.sub(rf"(--?)?[a-z -]*\(?{re.escape(name)}\)?: ", "", problem.strip(), count=1)
 
 
 def check_policy(policy: Any) -> list[str]:

@@ -21,8 +21,9 @@ EXPORTER = "exporter"
 
 _MADE_LATER = (
     "the exporter made it after the run, and nothing makes it while a policy decides; train on a bundle that was "
-    "exported without --feature"
+    "exported without --feature, or judge on one that was exported with it"
 )
+_NOT_LEARNED = "the policy does not know it; export without this --feature, or train anew"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHOWN_CHARS = 60
@@ -165,16 +166,18 @@ class PolicySchema:
         problems = [
             f"feature {name}: the policy needs it, and it is not there" for name in lacking if name not in made_later
         ]
-        problems += [f"feature {name}: the policy does not know it" for name in known if name not in mine]
+        more = [feature for name, feature in known.items() if name not in mine]
+        problems += [f"feature {one.name}: the policy does not know it" for one in more if one.source != EXPORTER]
         for name, feature in mine.items():
             if name in known and known[name] != feature:
                 one, other = asdict(feature), asdict(known[name])
                 differing = [f"{key} {one[key]!r}, here {other[key]!r}" for key in one if one[key] != other[key]]
                 problems.append(f"feature {name}: the policy was trained with {', '.join(differing)}")
-        if not (problems or lacking) and list(known) != list(mine):
+        if not (problems or lacking or more) and list(known) != list(mine):
             problems.append("features: the policy takes the same ones in another order")
         return [
             *(f"feature {name}: {_MADE_LATER}" for name in made_later),
+            *(f"feature {one.name}: {_NOT_LEARNED}" for one in more if one.source == EXPORTER),
             *(f"{problem}; {self._other_version()}" for problem in problems),
         ]
 

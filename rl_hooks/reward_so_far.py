@@ -3,8 +3,9 @@
     rows of requests --fold--> cohorts, one per service and decision --settle--> mean reward of those that are settled
 
 The definitions are the exporter's, and what it says is the last word. Two things differ: load balance, which needs
-names and capacities of instances, is left out, and the other components share its weight as they do wherever it is
-missing; and the interval of a decision counts with its planned length.
+names and capacities of instances, and a scenario's own rewards, which may be made for an export and no sooner, are
+left out, and the other components share their weight as they do wherever one is missing; and the interval of a decision
+counts with its planned length.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rl_hooks.decision import SERVICES
-from rl_hooks.export.rewards import TOLERATED_SLO, Cohorts, components, weighted_sum
+from rl_hooks.export.rewards import REWARDS, TOLERATED_SLO, Cohorts, components, weighted_sum
 from rl_hooks.row import MISSING_U32
 from scenario.plan import Plan
 
@@ -31,6 +32,9 @@ class RewardSoFar:
 
     def __init__(self, plan: Plan) -> None:
         self.late = 0
+        weights = plan.scenario.reward_weights
+        self.without = ("load_balance", *(name for name, weight in weights.items() if name not in REWARDS and weight))
+        self._weights = {name: weights[name] for name in REWARDS}
         self._plan = plan
         self._slo_ms = np.array([plan.slo_ms[name] for name in SERVICES])
         self._open: dict[int, Floats] = {}  # tick -> (services, facts) of decisions that are not settled
@@ -98,7 +102,7 @@ class RewardSoFar:
             instance_requests=nobody,
             instance_capacity=nobody,
         )
-        return weighted_sum(components(cohorts), self._plan.scenario.reward_weights).reshape(-1, len(SERVICES))
+        return weighted_sum(components(cohorts), self._weights).reshape(-1, len(SERVICES))
 
     def _expected(self, tick: int) -> Floats:
         """Requests of each service expected in the interval, at the users planned in its middle; NaN: unknown."""

@@ -34,6 +34,7 @@ from rl_hooks.row import IN_FLIGHT, SENT_BYTES, TABLES
 from rl_hooks.segments import SegmentWriter, allocate_map
 
 MANIFEST = "manifest.json"
+BACKFILL = "backfill/metrics.parquet"  # what was fetched after the run; written by an export, never by a recorder
 SCHEMA_VERSION = 4  # 2: segments and faults in plans; 3: observations; 4: action spaces and what a balancer states
 WITH_ROWS = ("local", "master", "worker")
 """Roles of processes that write rows; others write only events."""
@@ -79,7 +80,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunFolderError(f"{path}: not a run folder, it has no {MANIFEST}") from error
+        wrote = {file.name.split(".")[0] for file in (path / "processes").glob("*.json")}
+        part = "; it is a worker's part of one: ship it to where its master's part is (docs/shipping.md)"
+        text = f"{path}: not a run folder, it has no {MANIFEST}{part if wrote == {'worker'} else ''}"
+        raise RunFolderError(text) from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{file}: cannot be read as a manifest ({error})") from error
     if not isinstance(manifest, dict) or "schema_version" not in manifest:

@@ -356,6 +356,8 @@ def _reported_and_gone(
             by = [t_ns for rows, t_ns in known[name] if rows == reported and t_ns]
             gone = reported - here
             text = f"{path / 'requests'}: {name} had written {reported} rows by its last report, {gone} are missing"
+            if name not in numbers:
+                text += "; nothing of it is here, so if it has a --spool, ship that too (docs/shipping.md)"
             found.append(Loss(name, "requests", gone, text, max(before, default=None), min(by, default=None)))
     return found
 

@@ -76,7 +76,7 @@ class Standing:
     run_time_s: float
     planned: Mapping[str, int]  # users per profile
     running: Mapping[str, int]
-    failed: int  # requests, of the recorded ones
+    failed: int | None  # requests, of the recorded ones; None: the rows of some process are elsewhere
     rows: int  # requests recorded, over all processes
     rows_lost: int | None  # None: not known before the run has ended
     decisions: int
@@ -133,7 +133,7 @@ def document(at: Standing) -> dict[str, Any]:
             "skipped": at.skipped,
         },
         "telemetry_age_s": None if at.sample_ns is None else round(max(0.0, (at.now_ns - at.sample_ns) / 1e9), 2),
-        "reward": {"mean": at.reward.mean(), "decisions": at.reward.decisions},
+        "reward": {"mean": at.reward.mean(), "decisions": at.reward.decisions, "without": list(at.reward.without)},
         "trouble": at.trouble,
         "window_s": at.plan.window_s,
         "history": [list(point) for point in at.history],

@@ -328,3 +328,19 @@ def test_exporting_what_is_no_run_is_refused(tmp_path: Path) -> None:
     done = export(tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path}: not a run folder, it has no manifest.json" in done.stderr
+
+
+def test_a_run_that_cannot_be_exported_says_that_it_is_kept(tmp_path: Path, sandbox: Sandbox) -> None:
+    """A reward of one's own that is there and is no reward: nobody knows before the export tries it."""
+    text = (ROOT / "configs" / "quick_validation_config.yaml").read_text()
+    own = 'user_satisfaction: 0.1\n    rewards:\n      wrong: {function: "math:sqrt", weight: 0.1}'
+    assert text.count("user_satisfaction: 0.2") == 1
+    (tmp_path / "own.yaml").write_text(text.replace("user_satisfaction: 0.2", own))
+    folder = tmp_path / "run"
+    done = run(folder, sandbox.host, "--scenario-file", str(tmp_path / "own.yaml"))
+    assert done.returncode == 2
+    assert "reward wrong (math:sqrt): failed on 1 cohorts (TypeError" in done.stderr
+    assert "run complete, and its rows are kept; once what is said above is mended, export it with: " in done.stderr
+    assert f"python -m rl_hooks.export {folder}" in done.stderr
+    assert not (folder / "bundle").exists()
+    assert read_run(folder).losses == ()

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from profiles.answers import Failure, judge, no_answer
 from profiles.shop import LOGIN
+from rl_hooks.decision import ACTIONS
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from tests import builders
@@ -17,6 +19,7 @@ from tests import builders
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 MESSAGES = [line for block in re.findall(r"```text\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 REASONS = {one for one in MESSAGES if re.match("status|timeout: |connection: ", one)}  # of failed requests
 PACKAGES = ("scenario", "profiles", "shapes", "rl_hooks", "sandbox")
 SOURCES = [ROOT / "locustfile.py", ROOT / "rl_training_executor.py"]
@@ -79,10 +82,28 @@ def test_the_example_counts_failed_requests(
     run = builders.random_run()
     write_bundle(assemble([run]), tmp_path / "bundle")
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    example, _ = EXAMPLES
     names: dict[str, Any] = {}
     exec(example, names)
     assert len(names["failed"]) == (run.requests["ok"] == 0).sum() > 0
+    assert "cart-service" in capsys.readouterr().out
+
+
+def test_the_example_counts_what_was_asked_for_and_what_was_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A balancer that takes the last action for the first one."""
+    run = builders.random_run()
+    sent = run.requests.copy()
+    sent["action_applied"][sent["action_requested"] == len(ACTIONS) - 1] = 0
+    write_bundle(assemble([replace(run, requests=sent)]), tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[1], names)
+    other = names["other"]
+    assert set(other["action_requested"]) == {len(ACTIONS) - 1}
+    assert set(other["action"]) == {0}
+    assert other["propensity"].isna().all()
     assert "cart-service" in capsys.readouterr().out
 
 

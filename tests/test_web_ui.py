@@ -273,6 +273,14 @@ def test_the_tab_says_how_the_run_stands_and_what_was_recorded(web_ui: WebUi, sa
         name = f"run-{number}-bundle/dataset.json"
         assert archive.read(name) == (folder / "bundle" / "dataset.json").read_bytes()
 
+    assert requests.post(f"{place}/export", timeout=30).status_code == 202
+    half_way = requests.get(f"{place}/bundle.zip", timeout=30)
+    assert (half_way.status_code, half_way.json()["message"]) == (
+        409,
+        "the run is being exported, which replaces its bundle; wait for its end",
+    )
+    wait_until(lambda: runs_of(web_ui)[0]["export"]["state"] == "done", "it is exported again")
+
 
 NOWHERE = [
     *("runs/1/../../../etc/passwd", "runs/1/%2e%2e%2fmanifest.json", "runs/1/..%5cmanifest.json", "runs/1/processes"),

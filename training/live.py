@@ -28,7 +28,7 @@ from scenario.errors import ScenarioError
 from training import pictures, tables
 from training.comparison import Blocks, Comparison, Fit, by_blocks
 from training.errors import TrainingError
-from training.outcome import MEASURES, Outcome, read_outcome
+from training.outcome import Outcome, read_outcome
 
 EXIT_OK, EXIT_REFUSED = 0, 2
 REPORT, DIFFERENCES, BLOCKS = "live.json", "live_differences.svg", "live_blocks.svg"
@@ -63,14 +63,15 @@ def compare(paths: Sequence[Path], policy: str | None) -> tuple[Comparison, list
     turns = [turn for path in paths for turn in read_turns(path, manifests[path])]
     others = [name for name in dict.fromkeys(turn.policy for turn in turns) if name != chosen]
     policies = [chosen, *others]
-    blocks = {name: _blocks(turns, policies, name) for name in MEASURES}
+    measures = list(turns[0].measures)
+    blocks = {name: _blocks(turns, policies, name) for name in measures}
     fits = {name: by_blocks(one, len(policies)) for name, one in blocks.items()}
     _refuse_what_tells_nothing(fits["reward"], policies)
     comparison = Comparison(
         chosen=chosen,
-        values={name: {measure: fits[measure].value(at) for measure in MEASURES} for at, name in enumerate(policies)},
+        values={name: {measure: fits[measure].value(at) for measure in measures} for at, name in enumerate(policies)},
         differences={
-            name: {measure: fits[measure].difference(0, at) for measure in MEASURES}
+            name: {measure: fits[measure].difference(0, at) for measure in measures}
             for at, name in enumerate(policies)
             if at > 0
         },

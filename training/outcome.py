@@ -32,7 +32,13 @@ MEASURES: Mapping[str, tuple[str, bool]] = {
     "error_rate": ("share of the requests that failed", False),
 }
 """Name -> (what it is, whether more is better), in the order of the tables. Fairness is `reward_load_balance`: Jain's
-index over the instances of a service, mean over its decisions."""
+index over the instances of a service, mean over its decisions. A scenario's own rewards come behind them."""
+_OWN = ("component of one's own, 0 to 1", True)
+
+
+def meaning(name: str) -> tuple[str, bool]:
+    """What a measure is, and whether more is better."""
+    return MEASURES.get(name, _OWN)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Outcome:
         return Outcome(decisions, requests, self.interval_s)
 
     def measures(self) -> dict[str, float]:
-        """The numbers of MEASURES; NaN where nothing defines one."""
+        """The numbers of MEASURES and of a scenario's own rewards; NaN where nothing defines one."""
         judged = self.decisions[self.decisions["n_finished"] > 0]
         duration_s = self.decisions["decision_tick"].nunique() * self.interval_s
         good_ms = self.requests["duration_ms"][self.requests["ok"]].to_numpy()
@@ -64,7 +70,8 @@ class Outcome:
             "p99_ms": p99_ms,
             "error_rate": 1 - self.requests["ok"].mean() if len(self.requests) else np.nan,
         }
-        return {name: float(values[name]) for name in MEASURES}
+        own = [name for name in judged if str(name).startswith("reward_") and name not in MEASURES]
+        return {name: float(values[name]) for name in MEASURES} | {name: float(judged[name].mean()) for name in own}
 
     def action_shares(self) -> dict[str, float]:
         """Of the decisions, in the order of ACTIONS."""

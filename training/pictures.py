@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rl_hooks.report.svg import WIDTH, escape, figure, fit, ticks
 from training.comparison import Comparison
-from training.outcome import MEASURES
+from training.outcome import meaning
 
 COLOURS = 6  # that can be told from each other; more policies take them in turn
 LEFT, RIGHT = 290, 16  # of the differences, beside the names
@@ -68,7 +68,7 @@ def blocks(spans: Sequence[Span], policies: Sequence[str], measure: str) -> str:
     bottom = PANEL_TOP + PANEL_HEIGHT
     y = _scale(low, high, bottom, PANEL_TOP)
     x = _scale(0, max(span.end_min for span in spans), PANEL_LEFT, WIDTH - RIGHT)
-    title = f"{measure} per block, without its first window: {MEASURES[measure][0]}"
+    title = f"{measure} per block, without its first window: {meaning(measure)[0]}"
     parts = [f'<text x="12" y="18">{escape(title)}</text>', *_legend(policies)]
     parts += [
         f'<rect class="fault" x="{x(span.start_min):.1f}" y="{PANEL_TOP}" height="{PANEL_HEIGHT}" '
@@ -103,7 +103,7 @@ def standalone(label: str, parts: Sequence[str], height: float) -> str:
 
 
 def _title(found: Comparison, measure: str) -> str:
-    return f"{measure} ({MEASURES[measure][0]}): {found.chosen} less the others, 95 % intervals"
+    return f"{measure} ({meaning(measure)[0]}): {found.chosen} less the others, 95 % intervals"
 
 
 def _legend(policies: Sequence[str]) -> list[str]:

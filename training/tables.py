@@ -6,7 +6,7 @@ from typing import Any
 
 from rl_hooks.decision import ACTIONS
 from training.comparison import Comparison, Difference
-from training.outcome import MEASURES
+from training.outcome import MEASURES, meaning
 
 NONE = "-"
 LEAST_WIDTH = 10  # of a column with a policy's values
@@ -26,7 +26,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
         "policy": found.chosen,
         **found.about,
         "interval": "95 %",
-        "measures": {name: {"what": what, "more_is_better": more} for name, (what, more) in MEASURES.items()},
+        "measures": {name: dict(zip(("what", "more_is_better"), meaning(name), strict=True)) for name in _names(found)},
         "values": {
             policy: {name: _finite(value) for name, value in row.items()} for policy, row in found.values.items()
         },
@@ -50,7 +50,7 @@ def verdict(measure: str, one: Difference) -> str:
     """
     if not one.is_clear:
         return ""
-    return "better" if (one.value > 0) == MEASURES[measure][1] else "worse"
+    return "better" if (one.value > 0) == meaning(measure)[1] else "worse"
 
 
 def _about(found: Comparison) -> list[str]:
@@ -68,9 +68,15 @@ def _told(value: Any) -> str:
 
 
 def _values(found: Comparison) -> list[str]:
-    names = [name for name in MEASURES if any(name in row for row in found.values.values())]
+    names = _names(found)
     head, *rows = _columns(found.values, {name: name for name in names})
-    return [head, *(f"{row}  {MEASURES[name][0]}" for name, row in zip(names, rows, strict=True))]
+    return [head, *(f"{row}  {meaning(name)[0]}" for name, row in zip(names, rows, strict=True))]
+
+
+def _names(found: Comparison) -> list[str]:
+    """The measures that some policy has, in the order of the tables."""
+    there = dict.fromkeys(name for row in found.values.values() for name in row)
+    return [*(name for name in MEASURES if name in there), *(name for name in there if name not in MEASURES)]
 
 
 def _columns(values: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> list[str]:

@@ -26,7 +26,7 @@ from rl_hooks.policies.named import make_policy
 from rl_hooks.version import VERSION
 from training.comparison import Comparison, paired
 from training.errors import TrainingError
-from training.outcome import MEASURES, Outcome, read_outcome
+from training.outcome import Outcome, read_outcome
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,6 +132,7 @@ def _safe(name: str) -> str:
 def compare(policy: str, seeds: Sequence[int], found: Mapping[Job, Mapping[str, Any]], world: World) -> Comparison:
     """The policy against all others that ran the same seeds, paired by seed."""
     texts = list(dict.fromkeys(job.policy for job in found))
+    measures = _measures(found)
     names = {text: str(found[Job(text, seeds[0])]["key"]["policy"]) for text in texts}
 
     def values(text: str, measure: str) -> Floats:
@@ -139,9 +140,9 @@ def compare(policy: str, seeds: Sequence[int], found: Mapping[Job, Mapping[str, 
 
     return Comparison(
         chosen=names[policy],
-        values={names[text]: {name: float(values(text, name).mean()) for name in MEASURES} for text in texts},
+        values={names[text]: {name: float(values(text, name).mean()) for name in measures} for text in texts},
         differences={
-            names[text]: {name: paired(values(policy, name), values(text, name)) for name in MEASURES}
+            names[text]: {name: paired(values(policy, name), values(text, name)) for name in measures}
             for text in texts
             if text != policy
         },
@@ -152,6 +153,12 @@ def compare(policy: str, seeds: Sequence[int], found: Mapping[Job, Mapping[str, 
         },
         shares={names[text]: _shares([found[Job(text, seed)]["actions"] for seed in seeds]) for text in texts},
     )
+
+
+def _measures(found: Mapping[Job, Mapping[str, Any]]) -> list[str]:
+    """Those that every run has; ones that were kept from an earlier time may have fewer."""
+    runs = [run["measures"] for run in found.values()]
+    return [name for name in runs[0] if all(name in run for run in runs)]
 
 
 def _shares(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Floats]:

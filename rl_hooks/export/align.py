@@ -1,6 +1,7 @@
 """Which facts belong to which decision: its interval, its cohort of requests, what was known when it was made."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,26 +161,31 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies, backfill: Back
         lost = run.in_flight["service"] == index
         for times, change in ((run.in_flight["start_ns"], 1), (given_up_ns(run, plan), -1)):
             in_flight[:, index] += change * np.sort(times[lost]).searchsorted(moments)
-    labels, number = ActionSpace.of(run.manifest).labels, sampled_numbers(run)
-    values, sample_ns = observations(found.ended, in_flight, run.samples, run.decisions, moments, spans, labels, number)
+    labels = ActionSpace.of(run.manifest).labels
+
+    def seen(samples: Array, names: Sequence[str]) -> tuple[npt.NDArray[np.float32], Ints]:
+        number = sampled_numbers(run, samples, names)
+        return observations(found.ended, in_flight, samples, run.decisions, moments, spans, labels, number)
+
+    values, sample_ns = seen(run.samples, run.names["instance"])
     here, there = moments.searchsorted(line.t_ns), moments.searchsorted(line.next_ns)
     all_rows, after = values[here, line.service], values[there, line.service]
     at = np.where(recorded_mask(run, line)[:, None], _recorded(run, line), all_rows)
     filled = np.zeros(len(at), bool)
     if backfill is not None:
-        more, _ = observations(found.ended, in_flight, backfill.rows, run.decisions, moments, spans)
-        filled = fill(at, more[here, line.service])
-        fill(all_rows, more[here, line.service])
-        fill(after, more[there, line.service])
+        more, _ = seen(backfill.rows, backfill.names)
+        filled = fill(at, more[here, line.service], labels)
+        fill(all_rows, more[here, line.service], labels)
+        fill(after, more[there, line.service], labels)
     followed = np.flatnonzero(line.followed)
     after[followed] = at[followed + 1]
     return Observed(at, after, all_rows, sample_ns[here, line.service], filled)
 
 
-def sampled_numbers(run: Run) -> Ints:
-    """(samples,) the number of each sample's instance among its service's actions, -1: none."""
-    numbers = np.array(ActionSpace.of(run.manifest).numbers(run.names["instance"], absent=-1), np.int64)
-    found: Ints = numbers[run.samples["service"], run.samples["instance_ref"]]
+def sampled_numbers(run: Run, samples: Array, names: Sequence[str]) -> Ints:
+    """(samples,) the number of each sample's instance, one of `names`, among its service's actions, -1: none."""
+    numbers = np.array(ActionSpace.of(run.manifest).numbers(names, absent=-1), np.int64)
+    found: Ints = numbers[samples["service"], samples["instance_ref"]]
     return found
 
 

@@ -17,9 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rl_hooks.decision import SERVICES
+from rl_hooks.action_space import instance_labels
+from rl_hooks.decision import MOST_ACTIONS, SERVICES
 from rl_hooks.export.errors import ExportError
-from rl_hooks.observation import FEATURE_INDEX, Feature
+from rl_hooks.observation import FEATURES, Feature, features_of
 from rl_hooks.parts import PartError, make_part
 from rl_hooks.policy_schema import EXPORTER, NEVER_MISSING
 from rl_hooks.request_log import DTYPE, end_ns
@@ -29,6 +30,9 @@ from rl_hooks.run_reader import Run
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
+# Whatever the actions are: the same feature may be asked for of any run.
+_TAKEN = frozenset(one.name for one in (*FEATURES, *features_of(instance_labels(MOST_ACTIONS))))
+_LARGEST = float(np.finfo(np.float32).max)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -146,8 +150,9 @@ def _value(one: Named, before: Before) -> float:
         if feature.missing_when == NEVER_MISSING:
             raise ExportError(f"{place}: returned NaN, and its missing_when says never; say there when it is not known")
         return value
-    if value < feature.low or (feature.high is not None and value > feature.high):
-        high = "any" if feature.high is None else f"{feature.high:g}"
+    # Columns are float32, so a number beyond them would become infinite there.
+    if not feature.low <= value <= (_LARGEST if feature.high is None else feature.high):
+        high = "any finite number" if feature.high is None else f"{feature.high:g}"
         raise ExportError(f"{place}: returned {value:g}; its range is {feature.low:g} to {high}")
     return value
 
@@ -165,15 +170,22 @@ def _tried(one: Named) -> list[str]:
 
 def _problems(part: Any, taken: Sequence[str]) -> list[str]:
     """Why an object is no feature; empty: it is one."""
-    feature = getattr(part, "feature", None)
+    try:
+        feature = getattr(part, "feature", None)
+    except Exception as error:  # noqa: BLE001  (somebody else's code: whatever it raises is said)
+        return [f"its attribute `feature` failed ({type(error).__name__}: {error})"]
     if not isinstance(feature, Feature):
         return ["its attribute `feature` is no rl_hooks.observation.Feature; say there what it means"]
     problems = []
     if _NAME.fullmatch(feature.name) is None:
         problems.append(f"its name {feature.name!r} cannot be a column's; use small letters, digits and _")
-    if feature.name in FEATURE_INDEX or feature.name in taken:
+    if feature.name in _TAKEN or feature.name in taken:
         problems.append(f"its name {feature.name} is taken; give it one of its own")
     if feature.source != EXPORTER or feature.window != "window":
         problems.append(f'write source "{EXPORTER}" and window "window": so it is made')
+    if not -_LARGEST <= feature.low <= (_LARGEST if feature.high is None else feature.high) <= _LARGEST:
+        problems.append(
+            f"its range, {feature.low!r} to {feature.high!r}, is none; write finite numbers, high None: any"
+        )
     problems += [f"its {key} says nothing" for key in ("unit", "missing_when") if not getattr(feature, key)]
     return problems

@@ -41,7 +41,7 @@ def replay(run: Run, plan: Plan) -> Iterator[Replayed]:
         raise ValueError(f"{run.path}: its times were corrected; a replay needs those that were recorded")
     labels = ActionSpace.of(run.manifest).labels
     window, give_up = ObservationWindow(spans_of(plan), labels=labels), give_up_ns(plan.request_timeout_s)
-    window.push_samples(run.samples, sampled_numbers(run))
+    window.push_samples(run.samples, sampled_numbers(run, run.samples, run.names["instance"]))
     processes = [_Process(run, number) for number in range(len(run.incarnations))]
     by_name = {who.name: process for who, process in zip(run.incarnations, processes, strict=True)}
     decisions = run.decisions

@@ -37,6 +37,7 @@ def _run(run: Mapping[str, Any]) -> list[str]:
         f"sessions     {ended['sessions']}: {_sessions(ended)}",
         f"decisions    {run['decisions']}{_gaps(run)}",
         *_not_applied(run["not_applied"], run["decisions"]),
+        *_backfilled(run["backfill"], run["steps"]),
         *_losses(run["losses"]),
         *_clocks(run["clocks"]),
         *_faults(run["faults"]),
@@ -49,6 +50,12 @@ def _gaps(run: Mapping[str, Any]) -> str:
     missed = ((run["skipped_intervals"], "intervals skipped"), (run["without_sample"], "made without a metrics sample"))
     told = ", ".join(f"{count} {what}" for count, what in missed if count)
     return f" ({told})" if told else ""
+
+
+def _backfilled(fetched: Mapping[str, Any] | None, steps: int) -> list[str]:
+    """How many steps have metrics that were fetched after the run: fewer than moments with values where these were
+    older than the observation's window, or where nothing lacked."""
+    return [] if fetched is None else [f"backfilled   {fetched['steps']} of {steps} steps, from {fetched['source']}"]
 
 
 def _not_applied(missed: Mapping[str, Any], decisions: int) -> list[str]:

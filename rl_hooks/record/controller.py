@@ -5,6 +5,8 @@ from collections.abc import Callable
 import gevent
 
 from rl_hooks.control import Controller
+from rl_hooks.parts import where
+from rl_hooks.policies.builtin import PolicyError
 from rl_hooks.record.decisions import DecisionLog
 from rl_hooks.record.recorder import InForce
 from rl_hooks.run_folder import RunWriter
@@ -52,7 +54,8 @@ class DecisionLoop(DecisionLog):
                 before, tick = tick, max(tick, int((run_time_s() - first_s) / self._interval_s)) + 1
                 gevent.sleep(max(0.0, first_s + tick * self._interval_s - run_time_s()))
         except Exception as error:  # noqa: BLE001  (a loop that ends unheard would leave hours of data without decisions)
-            on_fault(f"the decision loop stopped: {type(error).__name__}: {error}")
+            place = "" if isinstance(error, PolicyError) else where(error)  # that one says itself what it is about
+            on_fault(f"the decision loop stopped{place}: {type(error).__name__}: {error}")
 
     def _first_s(self, run_time_s: float) -> float:
         """When the first step is, in run time: at once, or where the clock that is kept to next has a multiple."""

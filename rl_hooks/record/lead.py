@@ -321,11 +321,12 @@ class Lead(Part):
     def _export(self, run: Run) -> int:
         """Export in a process of its own, so that this one's patched sockets and memory play no part in it."""
         command = ["-m", "rl_hooks.export", str(run.setup.folder)]
+        again = f"python {' '.join(command)}"
         if not run.begun:
             print(f"run ended before it began: {run.setup.folder}", flush=True)
             return 0
         if not self.headless or self.environment.parsed_options.no_export:
-            print(f"run {run.state}, not exported; do it with: python {' '.join(command)}", flush=True)
+            print(f"run {run.state}, not exported; do it with: {again}", flush=True)
             return 0
         command = [sys.executable, *command, "--logs", self.environment.parsed_options.logs]
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the run without its bundle
@@ -334,6 +335,9 @@ class Lead(Part):
         code = abs(subprocess.run(command, env=env, check=False).returncode)
         if code in (0, EXIT_ROWS_LOST):  # its verdict is about the data, not about the run
             subprocess.run([sys.executable, "-m", "rl_hooks.report", str(run.setup.folder)], env=env, check=False)
+        else:
+            text = f"run {run.state}, and its rows are kept; once what is said above is mended, export it with: {again}"
+            print(text, file=sys.stderr, flush=True)
         return code
 
 

@@ -4,6 +4,7 @@ order                                 because
 names, then sealed segments           no row arrives before the names it refers to
 what the dead left unsealed           rows up to the last whole one; nobody writes there any more
 events                                what decisions had seen tells which rows have to be there
+what was fetched after the run        beside the rows that it fills
 boards of the dead, and those left    behind all else of a process: where one is, its rows are complete
 processes, then the manifest          they promise rows; read before the rest is listed, so that they promise no more
 
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rl_hooks.row import TABLES
-from rl_hooks.run_folder import MANIFEST, WITH_ROWS, holds_lock, read_incarnations
+from rl_hooks.run_folder import BACKFILL, MANIFEST, WITH_ROWS, holds_lock, read_incarnations
 from rl_hooks.segments import OPEN, SEALED, worth_keeping
 
 LEADS = ("local", "master")
@@ -93,6 +94,7 @@ def look(folder: Path) -> Contents:
         *(_file(folder, path) for path in unsealed),
         *(_file(folder, path, grows=True) for path in sorted((folder / "events").glob("*.jsonl"))),
         *(_file(folder, path) for path in boards),
+        _file(folder, folder / BACKFILL),
         *processes.values(),
         manifest,
     ]

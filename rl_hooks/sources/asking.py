@@ -136,8 +136,17 @@ class Session:
             raise SourceError(f"GET {url}: {error}") from error
         if answer.status_code != 200:
             said = readable(f"{answer.reason} {body[:200].decode('utf-8', 'replace')}")
-            raise SourceError(f"GET {url}: {answer.status_code} {said}".rstrip())
+            raise SourceError(f"GET {url}: {answer.status_code} {said}".rstrip() + _way_out(answer))
         return body
+
+
+def _way_out(answer: requests.Response) -> str:
+    """What helps where who asks is not let in; "" where that is not the matter."""
+    if answer.status_code in (401, 403):
+        return "; a login is given by `authorization` of a file (docs/sources.md)"
+    if answer.is_redirect:
+        return f"; redirects are not followed, this one leads to {readable(answer.headers['Location'])}"
+    return ""
 
 
 class _TooMuchError(Exception):

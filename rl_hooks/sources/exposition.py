@@ -1,5 +1,7 @@
 """The text that targets of Prometheus expose, as series. Pure; the parsing is prometheus-client's.
 
+OpenMetrics, which some servers send to whoever asks, differs here in two things: exemplars, and times in seconds.
+
 Only lines of wanted metrics reach the parser, at 20 us a line: a whole page of Envoy's has some thousand. They come
 without their `# TYPE`, on purpose: by it the parser would rename counters that do not end in `_total`.
 """
@@ -13,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rl_hooks.sources.series import Selector, Series
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_SERIES = re.compile(r'[^{#\s]+\s*(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[^#]*')  # a line without its exemplar
 
 
 def parse_text(body: bytes, selectors: Sequence[Selector], t_ns: int, more: Mapping[str, str]) -> list[Series]:
@@ -25,6 +28,8 @@ def parse_text(body: bytes, selectors: Sequence[Selector], t_ns: int, more: Mapp
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not text ({error})") from error
+    # Only OpenMetrics has such an end, and its times are in seconds where the older text has milliseconds.
+    unit_ms = 1000 if text.rstrip().endswith("\n# EOF") else 1
     wanted = "\n".join(_wanted(text, selectors))
     found: dict[tuple[str, frozenset[tuple[str, str]]], Series] = {}
     try:
@@ -33,7 +38,8 @@ def parse_text(body: bytes, selectors: Sequence[Selector], t_ns: int, more: Mapp
                 key = (one.name, frozenset(one.labels.items()))
                 if key in found:
                     raise ValueError(f"{one.name}{dict(one.labels)} is there twice")
-                times = np.array([t_ns if one.timestamp is None else round(float(one.timestamp) * 1000) * 10**6])
+                stated_ms = None if one.timestamp is None else round(float(one.timestamp) * 1000 * unit_ms)
+                times = np.array([t_ns if stated_ms is None else stated_ms * 10**6])
                 values = np.array([one.value], np.float64)
                 found[key] = Series(one.name, {**more, **one.labels}, times, times, values)
     except (ValueError, KeyError, IndexError, OverflowError) as error:
@@ -44,16 +50,17 @@ def parse_text(body: bytes, selectors: Sequence[Selector], t_ns: int, more: Mapp
 def _wanted(text: str, selectors: Sequence[Selector]) -> Iterator[str]:
     """Lines of metrics that a selector may want. Raises ValueError where a line begins like none at all."""
     known: dict[str, bool] = {}
-    for line in text.splitlines():
+    for line in map(str.strip, text.split("\n")):  # a label may hold what Python takes for other ends of lines
         if not line or line.startswith("#"):
             continue
         begin = _NAME.match(line)
         if begin is None:
-            if line.strip() and not line.lstrip().startswith(('{"', "#")):
+            if not line.startswith('{"'):
                 raise ValueError(f"not the text format of Prometheus ({line[:60]!r})")
             continue
         name = begin[0]
         if name not in known:
             known[name] = any(selector.is_for(name) for selector in selectors)
         if known[name]:
-            yield line
+            series = _SERIES.match(line)  # an exemplar behind it would be read as its time
+            yield line if series is None else series[0]

@@ -19,6 +19,7 @@ from rl_hooks.sources.series import FORGET, Found, SampleClock, Selector, Series
 TIMEOUT_S = 1.0
 HISTORY_TIMEOUT_S = 30.0
 HISTORY_STEP_NS = 300_000_000_000  # of a run that are asked for at once
+_LATELY_NS = 300_000_000_000
 _ID = tuple[str, tuple[tuple[str, str], ...]]
 
 T = TypeVar("T")
@@ -33,13 +34,14 @@ class PrometheusSource:
         if is_url(argument):
             if (problem := problem_of_url(argument)) is not None:
                 raise SourceError(problem)
-            self._reading = usual(argument, argument)
+            self._named = usual(argument, argument)
         else:
-            self._reading = read_file(argument, "prometheus")
+            self._named = read_file(argument, "prometheus")
+        self._reading = self._named  # of the usual names, those that there are
         self._url = str(self._reading.url).rstrip("/")
         self._limit_s = self._reading.timeout_s or TIMEOUT_S
         self._session = Session(self._reading.authorization)
-        self._is_resolved = not is_url(argument)
+        self._scraped: frozenset[tuple[str, str]] = frozenset()  # name and job of what the usual names found
         self._asked: Asked[tuple[int, Found]] = Asked(self._url, self._ask)
         self._clock = SampleClock()
 
@@ -68,7 +70,7 @@ class PrometheusSource:
         """The raw values of a stretch of time, each known from the end of its scrape on. Raises SourceError."""
         self._resolve(to_ns, to_ns - from_ns, HISTORY_TIMEOUT_S)
         before_ns = FORGET * max(field.stale_ns for field in self._reading.fields)
-        found = {one.text: self._long(one, from_ns - before_ns, to_ns) for one in _all_in_one(self._reading).values()}
+        found = {one.text: self._long(one, from_ns - before_ns, to_ns) for one in _all_in_one(self._named).values()}
         found = _by_selector(self._reading, found)
         jobs = sorted({one.labels.get("job", "") for series in found.values() for one in series} - {""})
         quoted = "|".join(job.replace("\\", r"\\").replace('"', r"\"") for job in map(_escaped, jobs))
@@ -86,24 +88,28 @@ class PrometheusSource:
     def _ask(self) -> tuple[int, Found]:
         """The moment asked for, and what was found."""
         now_ns = time.time_ns()
-        self._resolve(now_ns, 300_000_000_000, self._limit_s)
+        if not self._scraped:
+            self._resolve(now_ns, _LATELY_NS, self._limit_s)
         length_ns = FORGET * max(field.stale_ns for field in self._reading.fields)
         found = {
-            one.text: self._range(one, length_ns, now_ns, self._limit_s) for one in _all_in_one(self._reading).values()
+            one.text: self._range(one, length_ns, now_ns, self._limit_s) for one in _all_in_one(self._named).values()
         }
+        # A balancer has no series of a pod before it sends the pod a request, so some names come during the run.
+        if {(one.name, one.labels.get("job", "")) for series in found.values() for one in series} - self._scraped:
+            self._resolve(now_ns, _LATELY_NS, self._limit_s)
         return now_ns, _by_selector(self._reading, found)
 
     def _resolve(self, at_ns: int, back_ns: int, timeout_s: float) -> None:
-        """Find out how often the jobs are scraped that have the usual names, and keep only what there is."""
-        if self._is_resolved:
+        """Find out how often the jobs are scraped that have the usual names, and read only what there is."""
+        if self._named.scrape_interval_s is not None:
             return
-        (every,) = _all_in_one(self._reading).values()
+        (every,) = _all_in_one(self._named).values()
         query = f"count by (__name__, job) (last_over_time({every.text}[{max(1, back_ns // 10**6)}ms]))"
         params = {"query": query, "time": f"{at_ns / 1e9:.3f}"}
         jobs = self._parsed(parse_jobs, "/api/v1/query", timeout_s, params)
         intervals = self._parsed(parse_intervals, "/api/v1/targets", timeout_s, {"state": "active"})
         fields = []
-        for field in self._reading.fields:
+        for field in self._named.fields:
             scraping = {job for name, some in jobs.items() if field.selector.is_for(name) for job in some}
             if unknown := sorted(scraping - intervals.keys()):
                 way_out = "use a file with `scrape_interval_seconds`"
@@ -112,8 +118,8 @@ class PrometheusSource:
                 fields.append(replace(field, stale_ns=stale_ns(max(intervals[job] for job in scraping))))
         if not fields:
             raise SourceError(f"{self._url}: has no series of the usual names; name others in a file")
-        self._reading = replace(self._reading, fields=tuple(fields))
-        self._is_resolved = True
+        self._reading = replace(self._named, fields=tuple(fields))
+        self._scraped = frozenset((name, job) for name, some in jobs.items() for job in some)
 
     def _range(self, selector: Selector, length_ns: int, end_ns: int, timeout_s: float) -> list[Series]:
         return self._parsed(parse_range, "/api/v1/query", timeout_s, range_query(selector, length_ns, end_ns))

@@ -1,6 +1,7 @@
 """Metrics in the text format of Prometheus, scraped directly: of a balancer, of Envoy, of each pod of a service."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +11,7 @@ from rl_hooks.control import Sample, SourceError
 from rl_hooks.sources.asking import Asked, Session, problem_of_url
 from rl_hooks.sources.exposition import parse_text
 from rl_hooks.sources.fields import Target, is_url, read_file, target_of, usual
-from rl_hooks.sources.series import SampleClock, Series, SeriesError, tell
+from rl_hooks.sources.series import Found, SampleClock, Series, SeriesError, tell
 
 TIMEOUT_S = 1.0
 
@@ -56,7 +57,7 @@ class TextSource:
         wrong = []
         for place, asked in enumerate(self._asked):
             try:
-                self._last[place] = asked.take(until_s)
+                self._last[place] = _with_values_before(self._last[place], asked.take(until_s))
             except SourceError as error:
                 self._last[place] = [_missing(one, asked_ns) for one in self._last[place]]
                 wrong.append(str(error))
@@ -71,11 +72,20 @@ class TextSource:
             raise SourceError(f"{self._reading.place}: {error}") from error
         sample = self._clock.sample(told, 0, received_ns)
         if sample is None:
-            raise SourceError(
-                f"{self._reading.place}: nothing there has a name that is looked for and tells of an instance of our "
-                "services; name others in a file"
-            )
+            raise SourceError(f"{self._reading.place}: {self._why_nothing(found)}")
         return sample
+
+    def _why_nothing(self, found: Found) -> str:
+        naming = self._reading.naming
+        if any(naming.of(one.labels) is not None for series in found.values() for one in series):
+            return (
+                "what there is of the names that are looked for is too old, of a time to come or outside its range; "
+                "look at the times it states, at its clock, and at `valid` in a file"
+            )
+        return (
+            "nothing there has a name that is looked for and tells of an instance of our services; name others in a "
+            "file"
+        )
 
     def _scrape(self, target: Target, session: Session) -> list[Series]:
         """In a thread of its own."""
@@ -85,6 +95,26 @@ class TextSource:
             return parse_text(body, self._selectors, t_ns, target.labels)
         except ValueError as error:
             raise SourceError(f"GET {target.url}: {error}") from error
+
+
+def _with_values_before(before: Sequence[Series], now: Sequence[Series]) -> list[Series]:
+    """What was told now, each series with its value before: a page has one, and a rate is made of two."""
+    older = {_identity(one): one for one in before}
+    return [_joined(older.get(_identity(one)), one) for one in now]
+
+
+def _joined(before: Series | None, now: Series) -> Series:
+    if before is None:
+        return now
+    last = np.flatnonzero(before.t_ns < now.t_ns[0])[-1:]
+    t_ns, known_ns, values = (
+        np.append(getattr(before, name)[last], getattr(now, name)) for name in ("t_ns", "known_ns", "values")
+    )
+    return replace(now, t_ns=t_ns, known_ns=known_ns, values=values)
+
+
+def _identity(one: Series) -> tuple[str, frozenset[tuple[str, str]]]:
+    return one.name, frozenset(one.labels.items())
 
 
 def _missing(one: Series, t_ns: int) -> Series:

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from rl_hooks.run_folder import FOLDERS, MANIFEST
+from rl_hooks.run_folder import BACKFILL, FOLDERS, MANIFEST
 from rl_hooks.stores.place import S3, is_s3, open_store
 from rl_hooks.stores.store import Store, StoreError
 
 FETCHES = 8  # at the same time: small objects cost waiting more than anything else
-_FILE_OF_A_RUN = re.compile(rf"{re.escape(MANIFEST)}|({'|'.join(FOLDERS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_FILE_OF_A_RUN = re.compile(
+    rf"{re.escape(MANIFEST)}|{re.escape(BACKFILL)}|({'|'.join(FOLDERS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*"
+)
 
 
 @contextmanager

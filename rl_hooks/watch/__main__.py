@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rl_hooks.run_folder import RunFolderError
-from rl_hooks.run_reader import read_run
-from rl_hooks.standing import document
+from rl_hooks.run_reader import Run, read_run
+from rl_hooks.standing import Standing, document
 from rl_hooks.watch.follow import Follower, newest
 from rl_hooks.watch.text import lines_of
 from scenario.errors import ScenarioError
@@ -71,13 +71,27 @@ def follow(folder: Path, screen: Screen) -> None:
         standing = follower.look()
         over = standing.state != "running"
         if over:
-            losses = read_run(folder).losses
-            standing = replace(standing, rows_lost=sum(loss.missing_rows for loss in losses))
+            standing = _counted(standing, read_run(folder))
         now = document(standing)
         screen.show(lines_of(now), now["phase"], time.monotonic(), last=over)
         if over:
             return
         time.sleep(LOOK_EVERY_S)
+
+
+def _counted(standing: Standing, run: Run) -> Standing:
+    """With the rows that are missing. Those of a process of which nothing is here may lie in a spool of its own."""
+    here = {who.name for who in run.incarnations}
+    elsewhere = {loss.incarnation: loss.missing_rows for loss in run.losses if loss.incarnation not in here}
+    text = (
+        f"nothing is here of {', '.join(sorted(elsewhere))}; if they have a --spool, ship that too (docs/shipping.md)"
+    )
+    trouble = [standing.trouble, text if elsewhere else None]
+    return replace(
+        standing,
+        rows_lost=sum(loss.missing_rows for loss in run.losses),
+        trouble="; ".join(one for one in trouble if one is not None) or None,
+    )
 
 
 def _say(text: str) -> None:

@@ -69,7 +69,7 @@ class Follower:
             run_time_s=self._run_time_s,
             planned=self._users["planned"],
             running=self._users["counts"],
-            failed=self._failed,
+            failed=None if self._rows.keys() - {name for name, _ in self._tails} else self._failed,
             rows=sum(self._rows.values()),
             rows_lost=None,
             decisions=self._decisions,
@@ -229,10 +229,21 @@ def _policies(folder: Path, incarnation: str) -> dict[int, str]:
 
 
 def newest(runs: Path) -> Path:
-    """The run folder in `runs` that was started last. Raises RunFolderError when there is none."""
+    """The run folder in `runs` that was started last, of those that this version reads.
+
+    Raises RunFolderError when there is none.
+    """
     folders = [file.parent for file in sorted(runs.glob("*/manifest.json"))]
     if not folders:
         raise RunFolderError(
             f"{runs}: there is no run in it; start one, name a run folder, or another place with --runs"
         )
-    return max(folders, key=lambda folder: int(read_manifest(folder).get("started_unix_ns", 0)))
+    started, problems = {}, []
+    for folder in folders:
+        try:
+            started[folder] = int(read_manifest(folder).get("started_unix_ns", 0))
+        except RunFolderError as error:
+            problems.append(error)
+    if not started:
+        raise problems[0]
+    return max(started, key=started.__getitem__)

@@ -34,11 +34,13 @@ def _facts(now: Mapping[str, Any]) -> list[str]:
     counts, reward = now["counts"], now["reward"]
     users = [f"{one['profile']} {one['running']} of {one['planned']}" for one in now["users"]]
     running, planned = (sum(one[name] for one in now["users"]) for name in ("running", "planned"))
-    failed = f"{100 * counts['failed'] / counts['requests']:.2f} % failed" if counts["requests"] else "none yet"
+    failed = _failed(counts)
     lost = "known when the run has ended" if counts["rows_lost"] is None else str(counts["rows_lost"])
     rate_rps = sum(one["request_rate_rps"] or 0.0 for one in now["services"])
     missed = f", {counts['skipped']} intervals missed" if counts["skipped"] else ""
-    so_far = "no decision is settled yet" if reward["mean"] is None else f"{reward['mean']:.3f} (without load balance)"
+    without = f"(without {', '.join(reward['without'])})"
+    nothing = "no decision is settled yet" if now["state"] == "running" else "not known"
+    so_far = nothing if reward["mean"] is None else f"{reward['mean']:.3f} {without}"
     age = now["telemetry_age_s"]
     return [
         f"users      {running} of {planned}: {', '.join(users) or 'nobody'}",
@@ -48,6 +50,14 @@ def _facts(now: Mapping[str, Any]) -> list[str]:
         f"faults     {', '.join(now['faults']) or 'none in force'}",
         *([f"trouble    {now['trouble']}"] if now["trouble"] else []),
     ]
+
+
+def _failed(counts: Mapping[str, Any]) -> str:
+    if not counts["requests"]:
+        return "none yet"
+    if counts["failed"] is None:
+        return "how many failed is not known here"
+    return f"{100 * counts['failed'] / counts['requests']:.2f} % failed"
 
 
 def _service(one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -97,6 +97,9 @@ class _Pages:
         recorded = self._recorded(number)
         if recorded is None:
             return _refused(f"there is no run {number} of this process", 404)
+        export = self._exporter.of(number)
+        if name == BUNDLE_ZIP and export is not None and export.state == "running":
+            return _refused("the run is being exported, which replaces its bundle; wait for its end", 409)
         try:
             if name == BUNDLE_ZIP:
                 return _zip(recorded.folder, number)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,41 @@ def test_a_format_that_loses_rows_or_says_nothing_is_told(
     assert main(["format", f"{__name__}:{writer}", "--bundle", str(bundle)]) == 1
     told = capsys.readouterr().err
     assert all(problem in told for problem in problems)
+
+
+@pytest.mark.parametrize("kind", ["policy", "source", "actuator", "injector"])
+def test_a_part_that_raises_is_told_with_the_line(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("cpu")
+
+    for method in ("probabilities", "sample", "apply", "problems"):
+        monkeypatch.setattr(Part, method, fail)
+    assert main([kind, f"{__name__}:Part", *(() if kind == "policy" else NOWHERE)]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"parts_check: {kind} \S+:Part: failed in {Path(__file__).name}, line \d+ .KeyError: 'cpu'.\n", told
+    )
+
+
+@pytest.mark.parametrize("kind", ["reward", "feature", "policy", "source", "actuator", "injector", "format"])
+def test_a_name_that_leads_nowhere_is_named_once(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"policy": [], "reward": [], "feature": [], "format": ["--bundle", "x"]}.get(kind, NOWHERE)
+    assert main([kind, "nonsense", *options]) == 1
+    told = capsys.readouterr().err
+    assert re.match(rf"parts_check: {kind} nonsense: (names nothing|is not a known name)", told)
+    assert told.count("nonsense") == 1
+
+
+@pytest.mark.parametrize("kind", ["reward", "feature", "policy", "source", "actuator", "injector", "format"])
+def test_a_module_that_cannot_be_imported_is_told(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "half_done.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"policy": [], "reward": [], "feature": [], "format": ["--bundle", "x"]}.get(kind, NOWHERE)
+    assert main([kind, "half_done:Part", *options]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"parts_check: {kind} half_done:Part: cannot be imported (ModuleNotFoundError")
+    assert "No module named 'no_such_library'" in told

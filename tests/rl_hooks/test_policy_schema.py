@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rl_hooks.decision import ACTIONS
-from rl_hooks.observation import FEATURES
+from rl_hooks.observation import FEATURES, Feature
 from rl_hooks.policy_schema import Normalization, PolicySchema, SchemaError
 from tests.tiny_policy import schema
 
@@ -128,6 +128,13 @@ def test_every_reason_why_it_does_not_fit_is_told_with_what_would() -> None:
             "decision interval: the policy was trained with 2 s of real time, here it is 0.2 s; a run with 2 s would "
             "fit (time scale and --decision-interval decide it)"
         ),
+    ]
+
+
+def test_a_feature_of_ones_own_that_the_policy_does_not_know_is_left_out_of_the_export() -> None:
+    own = Feature("weather", "degrees", 0, None, "window", "exporter", "never")
+    assert schema().problems(ACTIONS, [*FEATURES, own], 60.0, 2.0) == [
+        "feature weather: the policy does not know it; export without this --feature, or train anew"
     ]
 
 

@@ -85,3 +85,16 @@ def test_traffic_that_no_plan_made_is_judged_without_throughput(run: builders.Ru
         reward.settle(150.0)
     assert served.decisions == planned.decisions
     assert served.mean() != planned.mean()
+
+
+def test_rewards_of_ones_own_are_left_out_and_named(run: builders.Run) -> None:
+    """The other components share their weight, so halving these changes nothing."""
+    own = {name: weight / 2 for name, weight in PLAN.scenario.reward_weights.items()} | {"mine": 0.5, "shown": 0.0}
+    scenario = replace(PLAN.scenario, reward_weights=own, rewards={"mine": "no_such:mine", "shown": "no_such:shown"})
+    with_own, plain = RewardSoFar(replace(PLAN, scenario=scenario)), RewardSoFar(PLAN)
+    for reward in (with_own, plain):
+        reward.fold(run.requests)
+        reward.settle(150.0)
+    assert with_own.decisions == plain.decisions > 100
+    assert with_own.mean() == pytest.approx(plain.mean())
+    assert (with_own.without, plain.without) == (("load_balance", "mine"), ("load_balance",))

@@ -75,6 +75,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError) as caught:
         read_run(tmp_path)
     assert str(caught.value) == f"{tmp_path}: not a run folder, it has no manifest.json"
+    (tmp_path / "processes").mkdir()
+    (tmp_path / "processes" / "worker.host.0.json").write_text("{}")
+    with pytest.raises(
+        RunFolderError, match=r"no manifest\.json; it is a worker's part of one: ship it to where its ma"
+    ):
+        read_manifest(tmp_path)
     with pytest.raises(RunFolderError) as caught:
         read_run(tmp_path / "nothing")
     text = f"{tmp_path / 'nothing'}: there is no such folder; give the folder of a run (it holds manifest.json)"
@@ -261,7 +267,7 @@ def test_rows_that_another_process_had_reported_cannot_vanish_unnoticed(folder: 
     (loss,) = read_run(folder).losses
     assert (loss.incarnation, loss.table, loss.missing_rows) == (worker.incarnation, "requests", 3)
     text = f"{folder / 'requests'}: {worker.incarnation} had written 3 rows by its last report, 3 are missing"
-    assert loss.text == text
+    assert loss.text == f"{text}; nothing of it is here, so if it has a --spool, ship that too (docs/shipping.md)"
 
 
 def test_a_worker_that_left_nothing_is_missed_because_the_manifest_knows_it(folder: Path) -> None:
@@ -271,7 +277,7 @@ def test_a_worker_that_left_nothing_is_missed_because_the_manifest_knows_it(fold
     (loss,) = read_run(folder).losses
     assert (loss.incarnation, loss.missing_rows, loss.from_ns, loss.to_ns) == ("worker.gone.12345678", 7, None, None)
     text = "worker.gone.12345678 had written 7 rows by its last report, 7 are missing"
-    assert loss.text == f"{folder / 'requests'}: {text}"
+    assert loss.text.startswith(f"{folder / 'requests'}: {text}; nothing of it is here")
 
 
 @pytest.mark.parametrize("known", [[], {"worker": 7}, {"worker": {}}])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -109,6 +110,14 @@ def test_a_block_is_measured_without_its_first_window(runs: list[Path]) -> None:
         assert turn.measures["reward"] == pytest.approx(kept["reward"][kept["n_finished"] > 0].mean())
         sent = outcome.requests["decision_tick"].between(row["first_tick"] + SKIPPED, row["last_tick"]).sum()
         assert turn.measures["requests_per_s"] == pytest.approx(sent / kept["decision_tick"].nunique())
+
+
+def test_rewards_of_ones_own_are_measures_behind_the_others(runs: list[Path]) -> None:
+    outcome = read_outcome(runs[0])
+    with_own = replace(outcome, decisions=outcome.decisions.assign(reward_within_slo=0.25))
+    assert list(outcome.measures()) == list(MEASURES)
+    assert list(with_own.measures()) == [*MEASURES, "reward_within_slo"]
+    assert with_own.measures()["reward_within_slo"] == 0.25
 
 
 def test_runs_together_are_strata_of_their_own_and_tell_more(runs: list[Path]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.formats.source import Bundle, read_bundle, transitions_path
+from rl_hooks.parts import where
 from rl_hooks.version import VERSION
 from scenario.errors import ScenarioError
 from scenario.refs import resolve
@@ -65,7 +66,7 @@ def find_writers(names: str) -> dict[str, Writer]:
 def write_formats(path: Path, writers: Mapping[str, Writer]) -> None:
     """Write formats into the bundle at `path`; those that it cannot have are left out, see `describe_formats`.
 
-    Raises ExportError when one is there already, OSError on a full disk.
+    Raises ExportError when one is there already or one of somebody else fails, OSError on a full disk.
     """
     there = [name for name in writers if (path / FORMATS_FOLDER / name).exists()]
     if there:
@@ -114,7 +115,11 @@ def _find(name: str) -> Writer:
     except ScenarioError as error:
         (problem,) = error.problems
         raise ExportError(f"--format {name}: {problem.text}. {problem.way_out}") from error
-    except ModuleNotFoundError as error:
+    except Exception as error:
+        if name not in FORMATS:
+            raise ExportError(f"--format {name}: cannot be imported ({type(error).__name__}: {error})") from error
+        if not isinstance(error, ModuleNotFoundError):
+            raise
         way_out = "`make formats` or pip install '.[formats]' in a clone of the project brings it"
         raise ExportError(f"format {name}: {error.name} is not installed; {way_out}") from error
 
@@ -126,7 +131,7 @@ def _write(bundle: Bundle, name: str, writer: Writer) -> None:
     try:
         folder = beside / name
         folder.mkdir()
-        facts = writer(bundle, folder)
+        facts = writer(bundle, folder) if name in FORMATS else _by_somebody(writer, name, bundle, folder)
         content = {**_common(bundle, name), **facts, "files": _listed(folder)}
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         (folder / FACTS).write_text(text, encoding="utf-8")
@@ -135,6 +140,24 @@ def _write(bundle: Bundle, name: str, writer: Writer) -> None:
         shutil.rmtree(beside)
         if not any(parent.iterdir()):
             parent.rmdir()
+
+
+def _by_somebody(writer: Writer, name: str, bundle: Bundle, folder: Path) -> Mapping[str, Any]:
+    """What a writer of somebody else returns. Raises ExportError for whatever it raises, or where it does not say."""
+    try:
+        facts = writer(bundle, folder)
+    except (ExportError, OSError):
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises is said
+        raise ExportError(f"format {name}: failed{where(error)} ({type(error).__name__}: {error})") from error
+    try:
+        json.dumps(facts, allow_nan=False)
+        told = all(int(part["rows"]) >= 0 for part in facts["parts"].values())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        told = False
+    if not told:
+        raise ExportError(f'format {name}: has to return {{"parts": {{PART: {{"rows": N}}}}}} as JSON values')
+    return facts
 
 
 def _common(bundle: Bundle, name: str) -> dict[str, Any]:

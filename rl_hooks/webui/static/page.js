@@ -71,7 +71,7 @@ function showFigures(now) {
     ["Requests recorded", whole(requests), requests ? `${share(failed / requests, 2)} failed` : "none yet"],
     ["Rows lost", known(lost, String), lost ? "the run is being stopped" : "", lost > 0],
     ["Decisions recorded", whole(decisions), skipped ? `${skipped} intervals missed` : ""],
-    ["Reward so far", fixed(now.reward.mean, 3), now.reward.decisions ? "without load balance" : "no decision is settled yet"],
+    ["Reward so far", fixed(now.reward.mean, 3), now.reward.decisions ? `without ${now.reward.without.join(", ")}` : "no decision is settled yet"],
     ["Telemetry age", known(now.telemetry_age_s, (v) => `${v.toFixed(1)} s`), now.telemetry_age_s === null ? "no metrics" : ""],
     ["Requests/s", of("request_rate_rps").toFixed(1), `${of("in_flight")} in flight`],
     ["Traffic", now.pattern || UNKNOWN, ""],

@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rl_hooks.action_space import instance_labels, instances
 from rl_hooks.decision import SERVICES
 from rl_hooks.export.__main__ import main
 from rl_hooks.export.backfill import FILE, Backfill, fill, moments_of, of_told, read_backfill, write_backfill
 from rl_hooks.export.bundle import write_bundle
 from rl_hooks.export.dataset import assemble
 from rl_hooks.export.errors import ExportError
-from rl_hooks.observation import FEATURE_INDEX, FEATURES, OF_METRICS
+from rl_hooks.export.tally import tally
+from rl_hooks.observation import FEATURE_INDEX, FEATURES, OF_METRICS, features_of
 from rl_hooks.run_reader import Run, read_run
 from rl_hooks.sources.series import Field, Naming, Selector, Series, tell
 from tests import builders
+from tests.builders import run_in
 from tests.processes import sandbox_started
 from tests.rl_hooks.sources.test_series import S
 from tests.scraping import needs_prometheus, prometheus_started, put_history
@@ -158,6 +161,35 @@ def test_what_was_recorded_is_never_overwritten() -> None:
     assert np.isnan(values[1]).all()
 
 
+@pytest.mark.parametrize("count", [3, 6, 8])
+def test_among_instances_the_same_features_are_filled_and_those_of_each_instance(count: int) -> None:
+    """Their columns stand elsewhere than among the strategies: nothing else may be filled in their place."""
+    labels = instance_labels(count)
+    features = features_of(labels)
+    values, more = np.full((1, len(features)), np.nan, np.float32), np.full((1, len(features)), 0.5, np.float32)
+    assert fill(values, more, labels).all()
+    filled = {one.name for one, value in zip(features, values[0], strict=True) if not np.isnan(value)}
+    gauges = ("cpu", "health", "queue_depth", "in_flight")
+    assert filled == {*OF_METRICS, *(f"{label}_{gauge}" for label in labels for gauge in gauges)}
+
+
+def test_a_run_of_pinned_instances_is_filled_instance_by_instance(tmp_path: Path) -> None:
+    space = instances({service: [f"{service}-{number}" for number in (1, 2)] for service in SERVICES})
+    folder = written(run_in(space, bare()), tmp_path / "run")
+    before = assemble([read_run(folder)])
+    write_backfill(folder, fetched(read_run(folder)))
+    after = assemble([read_run(folder)])
+    column = {one.name: index for index, one in enumerate(after.features)}
+    one, two, most = (after.observation[:, column[name]] for name in ("instance_1_cpu", "instance_2_cpu", "cpu_max"))
+    assert np.isnan(before.observation[:, column["instance_1_cpu"]]).all()
+    known = ~np.isnan(one) & ~np.isnan(two)
+    assert known.mean() > 0.9
+    assert (np.maximum(one, two) == most)[known].all()
+    assert (one != two)[known].any()
+    same = [index for name, index in column.items() if "cpu" not in name]
+    np.testing.assert_array_equal(before.observation[:, same], after.observation[:, same])
+
+
 def test_an_observation_that_was_recorded_keeps_its_values(tmp_path: Path) -> None:
     run = builders.random_run()
     folder = written(run, tmp_path / "run")
@@ -203,7 +235,10 @@ def test_the_bundle_says_where_the_values_are_from(bundles: Mapping[str, Path]) 
     )
     assert before["backfill"] is None
     assert after["backfill"]["source"] == FACTS["source"]
-    assert after["backfill"]["steps"] == int(transitions(bundles["with"])["metrics_backfilled"].sum())
+    steps = transitions(bundles["with"])["metrics_backfilled"]
+    assert after["backfill"]["steps"] == int(steps.sum())
+    assert f"backfilled   {steps.sum()} of {len(steps)} steps, from {FACTS['source']}" in tally(bundles["with"])
+    assert not any(line.startswith("backfilled") for line in tally(bundles["without"]))
 
 
 def test_samples_that_were_fetched_stand_marked_where_a_decision_had_none(bundles: Mapping[str, Path]) -> None:

@@ -153,6 +153,10 @@ def meaning(**special: Any) -> Feature:
         (None, "its attribute `feature` is no rl_hooks.observation.Feature"),
         (meaning(name="Mine!"), "its name 'Mine!' cannot be a column's"),
         (meaning(name="cpu_mean"), "its name cpu_mean is taken"),
+        (meaning(name="instance_16_cpu"), "its name instance_16_cpu is taken"),
+        (meaning(low=2), "its range, 2 to 1, is none"),
+        (meaning(low=-math.inf), "its range, -inf to 1, is none"),
+        (meaning(high=1e39), "its range, 0 to 1e+39, is none"),
         (meaning(source="client"), 'write source "exporter" and window "window"'),
         (meaning(window="now"), 'write source "exporter" and window "window"'),
         (meaning(unit=""), "its unit says nothing"),
@@ -175,6 +179,7 @@ def test_what_does_not_say_what_it_is_is_refused(feature: Feature | None, proble
     [
         (math.nan, "returned NaN, and its missing_when says never"),
         (1.5, "returned 1.5; its range is 0 to 1"),
+        (math.inf, "returned inf; its range is 0 to 1"),
         ("many", r"failed for user-service with \d+ requests and \d+ samples before the moment \(ValueError: "),
     ],
 )
@@ -182,3 +187,19 @@ def test_an_answer_that_is_none_is_told_with_its_place(answer: object, problem: 
     vars(team)["Wrong"] = type("Wrong", (), {"feature": meaning(), "at": lambda self, before: answer})
     with pytest.raises(ExportError, match=f"--feature team_features:Wrong: {problem}"):
         assemble([builders.random_run()], own=find_features(["team_features:Wrong"]))
+
+
+@pytest.mark.parametrize("answer", [math.inf, 1e39])
+def test_no_column_becomes_infinite(answer: float, team: ModuleType) -> None:
+    """Also where the feature has no upper limit: 1e39 is finite, and as a float32 it is not."""
+    vars(team)["Wrong"] = type("Wrong", (), {"feature": meaning(high=None), "at": lambda self, before: answer})
+    with pytest.raises(
+        ExportError, match=f"returned {answer:g}; its range is 0 to any finite number".replace("+", r"\+")
+    ):
+        find_features(["team_features:Wrong"])
+
+
+def test_a_meaning_that_fails_is_told_like_one_that_is_missing(team: ModuleType) -> None:
+    vars(team)["Wrong"] = type("Wrong", (FailedCount,), {"feature": property(lambda self: 1 / 0)})
+    with pytest.raises(ExportError, match=r"its attribute `feature` failed .ZeroDivisionError: division by zero"):
+        find_features(["team_features:Wrong"])

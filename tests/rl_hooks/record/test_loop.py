@@ -1,5 +1,6 @@
 """The decision loop in gevent: one decision per interval, none made up for, and nothing that ends it unheard."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -195,6 +196,17 @@ def test_a_loop_that_cannot_go_on_says_so(tmp_path: Path) -> None:
         "the decision loop stopped: PolicyError: logging policy uniform: (1.0,) is no distribution over 6 actions"
     ]
     assert len(run.decisions) == len(SERVICES)
+
+
+def test_a_part_that_raises_ends_the_loop_with_its_line(tmp_path: Path) -> None:
+    class Failing(Uniform):
+        def probabilities(self, previous: int | None, observation: object) -> tuple[float, ...]:
+            raise KeyError("cpu")
+
+    bench = Bench(tmp_path / "run", System(), Failing())
+    bench.run()
+    (told,) = bench.faults
+    assert re.fullmatch(r"the decision loop stopped in test_loop.py, line \d+: KeyError: 'cpu'", told)
 
 
 def test_a_timer_that_fires_early_does_not_decide_twice_in_one_interval(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from rl_hooks.run_folder import BACKFILL
 from rl_hooks.run_reader import read_run
 from rl_hooks.segments import OPEN
+from rl_hooks.stores.fetch import fetch
+from rl_hooks.stores.folder import FolderStore
 from tests.processes import ROOT, wait_until
 from tests.rl_hooks.ship.written import bundle, files, ship, shipping, writing, written
 
@@ -60,6 +63,21 @@ def test_a_run_that_is_over_is_shipped_and_the_shipper_ends(whole: Path, store: 
     head = f"shipping     {whole} to {store}, every 10 s"
     assert done.stdout == lines(head, f"shipped      run: {len(there)} files, {size:.1f} MB")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_metrics_that_were_fetched_for_a_run_go_with_it(store: Path, tmp_path: Path) -> None:
+    """Every export uses them, so one of what was shipped does as well."""
+    run = written(tmp_path / "run")
+    file = run / BACKFILL
+    file.parent.mkdir()
+    file.write_bytes(b"fetched")
+    assert ship(run, "--to", store, "--once").returncode == 0
+    assert (store / "run" / BACKFILL).read_bytes() == b"fetched"
+    file.write_bytes(b"fetched anew")
+    assert ship(run, "--to", store, "--once").returncode == 0
+    assert (store / "run" / BACKFILL).read_bytes() == b"fetched anew"
+    fetch(FolderStore(store / "run"), tmp_path / "cache")
+    assert (tmp_path / "cache" / BACKFILL).read_bytes() == b"fetched anew"
 
 
 def test_of_a_killed_process_all_whole_rows_arrive_without_the_empty_places(store: Path, tmp_path: Path) -> None:
@@ -144,7 +162,7 @@ def test_a_part_that_has_not_arrived_is_missed(store: Path, tmp_path: Path) -> N
     (loss,) = read_run(store / "run").losses
     assert (loss.incarnation, loss.table, loss.missing_rows) == ("worker.elsewhere.00000000", "requests", 3)
     text = "worker.elsewhere.00000000 had written 3 rows by its last report, 3 are missing"
-    assert loss.text == f"{store / 'run' / 'requests'}: {text}"
+    assert loss.text.startswith(f"{store / 'run' / 'requests'}: {text}; nothing of it is here, so if it has a --spool")
 
 
 def test_a_part_of_which_more_is_to_come_says_so(store: Path, tmp_path: Path) -> None:

@@ -114,12 +114,31 @@ def test_a_limit_is_told_to_those_who_take_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "problem"), [(500, "500 Internal Server Error it is broken"), (302, "302 Found it is broken")]
+    ("status", "problem"),
+    [
+        (500, "500 Internal Server Error it is broken"),
+        (302, "302 Found it is broken"),
+        (
+            401,
+            "401 Unauthorized it is broken; a login is given by `authorization` of a file (docs/sources.md)",
+        ),
+    ],
 )
 def test_another_status_is_an_error_with_what_was_said(status: int, problem: str) -> None:
     with server(lambda handler: say(handler, b"it is broken", status)) as url, pytest.raises(SourceError) as caught:
         Session().get(url, 10)
     assert str(caught.value) == f"GET {url}: {problem}"
+
+
+def test_where_a_redirect_leads_is_said() -> None:
+    def elsewhere(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "https://login.example/")
+        handler.end_headers()
+
+    with server(elsewhere) as url, pytest.raises(SourceError) as caught:
+        Session().get(url, 10)
+    assert str(caught.value).endswith("302 Found; redirects are not followed, this one leads to https://login.example/")
 
 
 def test_what_a_server_says_moves_no_cursor() -> None:

@@ -106,6 +106,7 @@ def test_a_file_for_text_with_a_problem_is_refused(tmp_path: Path, text: str, pr
             "nowhere.yaml: cannot be read (No such file or directory); a URL begins with http://",
         ),
         ("prometheus:", "needs more than its name, as in prometheus:http://127.0.0.1:9090"),
+        ("prometheus::", "needs more than its name, as in prometheus:http://127.0.0.1:9090"),
         (
             "text:http://a:b@c",
             "a URL with a user or a password would end in the manifest; use a file with `authorization`",
@@ -117,7 +118,7 @@ def test_a_file_for_text_with_a_problem_is_refused(tmp_path: Path, text: str, pr
 def test_an_argument_that_is_wrong_is_told_with_the_option(name: str, message: str) -> None:
     with pytest.raises(PartError) as caught:
         make_source("--metrics-source", name, "http://127.0.0.1:9")
-    assert str(caught.value) == f"--metrics-source {name}: {message}"
+    assert str(caught.value) == f"--metrics-source {name.rstrip(':')}: {message}"
 
 
 def test_the_usual_names_are_those_of_the_contract_with_any_prefix() -> None:

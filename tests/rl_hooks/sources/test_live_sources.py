@@ -1,8 +1,14 @@
 """Text and admin API of a real sandbox, text and clusters of a real Envoy."""
 
+import http.server
 import json
+import math
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,6 +72,47 @@ def test_a_page_without_metrics_is_no_sample(sandbox: Sandbox) -> None:
         roomy(f"text:{root_of(sandbox)}/state").sample()
     with pytest.raises(SourceError, match=r"GET http.*/metrics/clusters: 404"):
         roomy(f"envoy:{root_of(sandbox)}/metrics").sample()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The files of a folder over HTTP."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("value", ["0.5 1700000000000", "1.5", "NaN"])
+def test_names_that_are_there_without_a_value_to_use_are_not_said_to_lack(value: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text(f'process_cpu_usage{{pod="cart-service-1"}} {value}\n')
+    with serving(tmp_path) as url, pytest.raises(SourceError, match="is too old, of a time to come or outside its r"):
+        roomy(f"text:{url}/metrics").sample()
+
+
+def test_of_a_counter_a_rate_is_made_of_two_pages(tmp_path: Path) -> None:
+    """A second of CPU in two seconds, by the times that the page states; the first page alone is no rate."""
+    page, file = tmp_path / "metrics", tmp_path / "source.yaml"
+    now_ms = time.time_ns() // 10**6 - 10_000
+
+    def told(counted: float, at_ms: int) -> float:
+        page.write_text(f"process_cpu_seconds_total {counted} {at_ms}\nmemory 0.5\n")
+        (one,) = source.sample().instances
+        assert one.memory == 0.5
+        return one.cpu
+
+    with serving(tmp_path) as url:
+        cpu = "cpu: {selector: process_cpu_seconds_total, rate: true, scrape_interval_seconds: 100}"
+        target = f"{{url: '{url}/metrics', labels: {{pod: cart-service-1}}}}"
+        file.write_text(f"targets: [{target}]\nfields: {{{cpu}, memory: memory}}")
+        source: Any = roomy(f"text:{file}")
+        assert math.isnan(told(7.0, now_ms))
+        assert told(8.0, now_ms + 2000) == 0.5
+        assert told(8.0, now_ms + 2000) == 0.5, "the same page again"
+        assert told(8.5, now_ms + 4000) == 0.25
+        assert math.isnan(told(0.1, now_ms + 6000)), "it began anew"
+        assert told(1.1, now_ms + 7000) == 1.0
 
 
 # -- Envoy ------------------------------------------------------------------------------------------------------------

@@ -109,6 +109,29 @@ def test_a_counter_keeps_its_name_and_a_label_of_its_own_its_value() -> None:
     assert one.labels == {"pod": 'a"b'}
 
 
+OPEN_METRICS = b"""# TYPE rq counter
+# UNIT rq requests
+rq_total{pod="a # {b} 7"} 17 # {trace_id="KOO5S4vxi0o"} 0.67
+rq_total{pod="b"} 18 1700000000.123 # {trace_id="oHg5SJYRHA0"} 9.8 1699999999.123
+rq_created{pod="a # {b} 7"} 1600000000.5
+# EOF
+"""
+
+
+def test_open_metrics_have_exemplars_and_times_in_seconds() -> None:
+    """An exemplar's value is no time of the sample, and a second is no millisecond: else the values were of 1970."""
+    one, two = parse_text(OPEN_METRICS, [Selector.parse("rq_total")], 5, {})
+    assert (one.labels, one.values.tolist(), one.t_ns.tolist()) == ({"pod": "a # {b} 7"}, [17], [5])
+    assert (two.labels, two.values.tolist(), two.t_ns.tolist()) == ({"pod": "b"}, [18], [1_700_000_000_123_000_000])
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x0c", "\x85", "\x1c"])
+def test_only_a_newline_ends_a_line_and_blanks_around_one_mean_nothing(odd: str) -> None:
+    text = f'other{{uri="/{odd}{{"}} 1\r\n  rq{{uri="/{odd}"}} 3\t\r\n'
+    (one,) = parse_text(text.encode(), WANTED, 5, {})
+    assert (one.labels, one.values.tolist()) == ({"uri": f"/{odd}"}, [3])
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -17,7 +17,7 @@ from rl_hooks.decision import SERVICES
 from rl_hooks.sources.prometheus import PrometheusSource
 from rl_hooks.sources.sandbox import SandboxSource
 from tests.processes import Sandbox, sandbox_started, wait_until
-from tests.scraping import needs_prometheus, prometheus_started
+from tests.scraping import needs_prometheus, prometheus_started, put_history
 
 pytestmark = [pytest.mark.balancers, needs_prometheus]
 ROOMY_S = 20.0  # what these tests let a sample take on a busy machine
@@ -106,7 +106,7 @@ def test_a_file_names_series_and_pins_their_job(sandbox: Sandbox, tmp_path: Path
 
 @contextmanager
 def pod() -> Iterator[http.server.ThreadingHTTPServer]:
-    """A pod that exposes its CPU."""
+    """A pod that exposes its CPU, and what else is in `more` of its server."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -114,6 +114,7 @@ def pod() -> Iterator[http.server.ThreadingHTTPServer]:
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
             self.wfile.write(b'process_cpu_usage{pod="cart-service-9"} 0.25\n')
+            self.wfile.write(getattr(self.server, "more", b""))
 
         def log_message(self, *_: object) -> None:
             pass
@@ -159,3 +160,37 @@ def test_a_pod_that_dies_is_marked_then_gone_and_a_silent_prometheus_is_no_sampl
                 return False
 
             wait_until(is_silent, "the last values are stale")
+
+
+MORE = b'lb_pod_active_requests{service="cart-service",pod="cart-service-9"} 3\n'
+
+
+def test_names_that_come_during_a_run_are_read_from_then_on(tmp_path: Path) -> None:
+    """A balancer that has sent nothing yet has no series of its pods."""
+    with pod() as idle, prometheus_started(tmp_path, {"pods": [f"127.0.0.1:{idle.server_port}"]}) as url:
+        source = roomy(url)
+        (before,) = source.sample().instances
+        assert before.cpu == 0.25
+        assert math.isnan(before.in_flight)
+        idle.more = MORE  # type: ignore[attr-defined]
+
+        def in_flight() -> float:
+            return next(one.in_flight for one in source.sample().instances)
+
+        wait_until(lambda: in_flight() == 3, "the new name is read")
+
+
+def test_each_run_is_asked_for_what_was_scraped_in_its_time(tmp_path: Path) -> None:
+    """Several runs are filled by one command, and the first may have had fewer names than the next."""
+    first_s, next_s, labels = 1_700_000_000, 1_700_007_200, '{service="cart-service",pod="cart-service-9",job="pods"}'
+    lines = ["# TYPE lb_pod_active_requests gauge", f"lb_pod_active_requests{labels} 3 {next_s}.000"]
+    lines += ["# TYPE process_cpu_usage gauge"]
+    lines += [f"process_cpu_usage{labels} 0.5 {at_s}.000" for at_s in (first_s, next_s)]
+    put_history(tmp_path, lines)
+    with pod() as there, prometheus_started(tmp_path, {"pods": [f"127.0.0.1:{there.server_port}"]}) as url:
+        source = PrometheusSource(None, url)
+        names = []
+        for at_s in (first_s, next_s):
+            reading, found = source.history((at_s - 60) * 10**9, (at_s + 60) * 10**9)
+            names.append([field.name for field in reading.fields if found[field.selector.text]])
+    assert names == [["cpu"], ["cpu", "in_flight"]]

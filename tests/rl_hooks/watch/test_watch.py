@@ -145,8 +145,23 @@ def test_rows_of_workers_whose_files_are_elsewhere_are_known_by_their_number(tmp
     create_run_folder(folder, {**builders.manifest(PLAN), **EXTRA, "state": "running"})
     writer = RunWriter(folder, "master", 8)
     writer.event("seen", tick=1, observed_ns=1, rows={"worker.a.00000000": [70, 0, 0], "worker.b.00000000": [5, 0, 0]})
-    assert Follower(folder).look().rows == 75
+    standing = Follower(folder).look()
+    assert (standing.rows, standing.failed) == (75, None)
+    assert "requests   75 recorded, 0.0/s, how many failed is not known here" in lines_of(document(standing))[2]
     writer.close()
+
+
+def test_where_rows_of_workers_may_be_is_said_in_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    create_run_folder(folder, {**builders.manifest(PLAN), **EXTRA})
+    writer = RunWriter(folder, "master", 8)
+    writer.event("seen", tick=1, observed_ns=1, rows={"worker.a.00000000": [70, 0, 0]})
+    writer.close()
+    assert main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "rows lost: 70\n" in out
+    assert "trouble    nothing is here of worker.a.00000000; if they have a --spool, ship that too" in out
+    assert "reward so far: not known\n" in out
 
 
 def test_the_command_ends_with_the_run_and_counts_what_is_lost(
@@ -167,6 +182,19 @@ def test_the_newest_run_is_followed(tmp_path: Path, capsys: pytest.CaptureFixtur
         update_manifest(tmp_path / name, started_unix_ns=builders.START_NS + (name == "b"))
     assert main(["--runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("b  complete")
+
+
+def test_runs_of_another_version_beside_the_newest_do_not_matter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("new", "old"):
+        made(tmp_path / name)
+    update_manifest(tmp_path / "old", schema_version=2)
+    assert main(["--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("new  complete")
+    update_manifest(tmp_path / "new", schema_version=2)
+    assert main(["--runs", str(tmp_path)]) == 2
+    assert "new/manifest.json: schema version 2, this program reads 4" in capsys.readouterr().err
 
 
 WRONG = [

@@ -1,6 +1,7 @@
 """Formats by name: what is refused and how, that nothing is overwritten, and that a format appears whole or not."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,15 @@ def lines(bundle: Bundle, folder: Path) -> Mapping[str, Any]:
 def broken(bundle: Bundle, folder: Path) -> Mapping[str, Any]:
     (folder / "half").write_text("half")
     raise OSError(28, "No space left on device")
+
+
+def failing(bundle: Bundle, folder: Path) -> Mapping[str, Any]:
+    raise KeyError("reward")
+
+
+def silent(bundle: Bundle, folder: Path) -> Any:
+    (folder / "x").write_text("x")
+    return {"rows": 3}
 
 
 @pytest.fixture
@@ -68,6 +78,21 @@ def test_a_name_that_does_not_exist_is_refused(copy: Path, capsys: pytest.Captur
     assert error.startswith("formats: --format minarri: is not a known name. ")
     assert "Did you mean 'minari'" in error
     assert "module:attribute" in error
+    assert not (copy / "formats").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("failing", "failed in test_table.py, line N (KeyError: 'reward')"),
+        ("silent", 'has to return {"parts": {PART: {"rows": N}}} as JSON values'),
+    ],
+)
+def test_a_format_of_ones_own_that_fails_is_told_and_leaves_nothing(
+    copy: Path, capsys: pytest.CaptureFixture[str], name: str, problem: str
+) -> None:
+    error = refused(capsys, copy, f"{__name__}:{name}")
+    assert re.sub(r"line \d+", "line N", error) == f"formats: format {__name__}.{name}: {problem}\n"
     assert not (copy / "formats").exists()
 
 
