@@ -112,9 +112,16 @@ def _of_instance(label: str) -> tuple[Feature, ...]:
 FEATURES: tuple[Feature, ...] = features_of(ACTIONS)
 """Those where decisions are made among the strategies."""
 
-_OF_METRICS = (_NO_SAMPLE, _NOT_ALL)
-OF_METRICS = (*(one.name for one in FEATURES if one.missing_when in _OF_METRICS), "others_queue_sum")
-"""The features that are missing where there are no metrics samples."""
+_OF_METRICS = (_NO_SAMPLE, _NOT_ALL, _NOT_OF_IT)
+
+
+def of_metrics(labels: Sequence[str]) -> tuple[str, ...]:
+    """The features that are missing where there are no metrics samples."""
+    return (*(one.name for one in features_of(labels) if one.missing_when in _OF_METRICS), "others_queue_sum")
+
+
+OF_METRICS = of_metrics(ACTIONS)
+"""Those where decisions are made among the strategies."""
 
 FEATURE_INDEX = {feature.name: index for index, feature in enumerate(FEATURES)}
 

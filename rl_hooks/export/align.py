@@ -1,6 +1,7 @@
 """Which facts belong to which decision: its interval, its cohort of requests, what was known when it was made."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,10 +168,11 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies, backfill: Back
     at = np.where(recorded_mask(run, line)[:, None], _recorded(run, line), all_rows)
     filled = np.zeros(len(at), bool)
     if backfill is not None:
-        more, _ = observations(found.ended, in_flight, backfill.rows, run.decisions, moments, spans)
-        filled = fill(at, more[here, line.service])
-        fill(all_rows, more[here, line.service])
-        fill(after, more[there, line.service])
+        number = _numbers(run, backfill.rows, backfill.names)
+        more, _ = observations(found.ended, in_flight, backfill.rows, run.decisions, moments, spans, labels, number)
+        filled = fill(at, more[here, line.service], labels)
+        fill(all_rows, more[here, line.service], labels)
+        fill(after, more[there, line.service], labels)
     followed = np.flatnonzero(line.followed)
     after[followed] = at[followed + 1]
     return Observed(at, after, all_rows, sample_ns[here, line.service], filled)
@@ -178,8 +180,12 @@ def observe(run: Run, plan: Plan, line: Timeline, found: Tallies, backfill: Back
 
 def sampled_numbers(run: Run) -> Ints:
     """(samples,) the number of each sample's instance among its service's actions, -1: none."""
-    numbers = np.array(ActionSpace.of(run.manifest).numbers(run.names["instance"], absent=-1), np.int64)
-    found: Ints = numbers[run.samples["service"], run.samples["instance_ref"]]
+    return _numbers(run, run.samples, run.names["instance"])
+
+
+def _numbers(run: Run, samples: Array, names: Sequence[str]) -> Ints:
+    numbers = np.array(ActionSpace.of(run.manifest).numbers(names, absent=-1), np.int64)
+    found: Ints = numbers[samples["service"], samples["instance_ref"]]
     return found
 
 

@@ -11,7 +11,7 @@ probability the action was drawn with, and the logging policy drew it without ha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from rl_hooks.decision import SERVICE_INDEX, SERVICES
 from rl_hooks.export.errors import ExportError
-from rl_hooks.observation import FEATURE_INDEX, OF_METRICS
+from rl_hooks.observation import features_of, of_metrics
 from rl_hooks.row import MISSING_U8, MISSING_U64, SAMPLES
 from rl_hooks.run_reader import Run
 from rl_hooks.sources.series import Told
@@ -34,7 +34,6 @@ Ints = npt.NDArray[np.int64]
 FILE = Path("backfill") / "metrics.parquet"  # within the run folder
 GAUGES = ("cpu", "memory", "health", "queue_depth", "in_flight", "capacity")
 _FACTS = b"backfill"
-_COLUMNS = [FEATURE_INDEX[name] for name in OF_METRICS]
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,17 @@ def of_told(told: Told, moments_ns: Ints, facts: Mapping[str, Any]) -> Backfill:
     return Backfill(rows, ("", *(name for _, name in told.instances)), facts)
 
 
-def fill(values: npt.NDArray[np.float32], more: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Put features of metrics that are missing in `values` (n, features) there from `more`; which rows it changed."""
-    here, there = values[:, _COLUMNS], more[:, _COLUMNS]
+def fill(
+    values: npt.NDArray[np.float32], more: npt.NDArray[np.float32], labels: Sequence[str]
+) -> npt.NDArray[np.bool_]:
+    """Put features of metrics that are missing in `values` (n, features) there from `more`; which rows it changed.
+
+    `labels` are those of the actions, which decide what the columns of both are."""
+    place = {feature.name: index for index, feature in enumerate(features_of(labels))}
+    columns = [place[name] for name in of_metrics(labels)]
+    here, there = values[:, columns], more[:, columns]
     lacking = np.isnan(here) & ~np.isnan(there)
-    values[:, _COLUMNS] = np.where(lacking, there, here)
+    values[:, columns] = np.where(lacking, there, here)
     return np.asarray(lacking.any(axis=1))
 
 

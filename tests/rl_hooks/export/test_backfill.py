@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rl_hooks.decision import SERVICES
+from rl_hooks.action_space import instances
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.__main__ import main
 from rl_hooks.export.backfill import FILE, Backfill, fill, moments_of, of_told, read_backfill, write_backfill
 from rl_hooks.export.bundle import write_bundle
@@ -151,11 +153,29 @@ def test_what_was_recorded_is_never_overwritten() -> None:
     values[0, FEATURE_INDEX["in_flight"]] = np.nan
     more = np.full(values.shape, 0.5, np.float32)
     more[1] = np.nan
-    assert fill(values, more).tolist() == [True, False]
+    assert fill(values, more, ACTIONS).tolist() == [True, False]
     assert values[0, FEATURE_INDEX["cpu_mean"]] == np.float32(0.9)
     assert values[0, FEATURE_INDEX["queue_sum"]] == 0.5
     assert np.isnan(values[0, FEATURE_INDEX["in_flight"]])  # of our own requests: the recorder's business
     assert np.isnan(values[1]).all()
+
+
+def test_where_instances_are_pinned_features_of_each_are_filled_and_all_stand_in_their_columns(tmp_path: Path) -> None:
+    """Eight labels of instances shift the columns by two against those of six strategies."""
+    names = {service: [f"{service}-{number}" for number in range(1, 9)] for service in SERVICES}
+    recorded = bare()
+    folder = written(
+        replace(recorded, manifest={**recorded.manifest, "action_space": instances(names).to_json()}), tmp_path / "run"
+    )
+    write_bundle(assemble([read_run(folder)]), tmp_path / "without")
+    run = read_run(folder)
+    write_backfill(folder, fetched(run))
+    write_bundle(assemble([run]), tmp_path / "with")
+    before, after = transitions(tmp_path / "without"), transitions(tmp_path / "with")
+    differing = {name for name in before if name.startswith("obs.") and not before[name].equals(after[name])}
+    assert differing == {"obs.cpu_mean", "obs.cpu_max", "obs.instance_1_cpu", "obs.instance_2_cpu"}
+    both = after[["obs.instance_1_cpu", "obs.instance_2_cpu"]]
+    assert after["obs.cpu_max"].equals(both.max(axis=1, skipna=True))
 
 
 def test_an_observation_that_was_recorded_keeps_its_values(tmp_path: Path) -> None:
