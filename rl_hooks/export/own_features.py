@@ -17,9 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rl_hooks.decision import SERVICES
+from rl_hooks.action_space import instance_labels
+from rl_hooks.decision import MOST_ACTIONS, SERVICES
 from rl_hooks.export.errors import ExportError
-from rl_hooks.observation import FEATURE_INDEX, Feature
+from rl_hooks.observation import FEATURES, Feature, features_of
 from rl_hooks.parts import PartError, make_part
 from rl_hooks.policy_schema import EXPORTER, NEVER_MISSING
 from rl_hooks.request_log import DTYPE, end_ns
@@ -30,6 +31,7 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_OURS = frozenset(one.name for one in (*FEATURES, *features_of(instance_labels(MOST_ACTIONS))))
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _problems(part: Any, taken: Sequence[str]) -> list[str]:
     problems = []
     if _NAME.fullmatch(feature.name) is None:
         problems.append(f"its name {feature.name!r} cannot be a column's; use small letters, digits and _")
-    if feature.name in FEATURE_INDEX or feature.name in taken:
+    if feature.name in _OURS or feature.name in taken:
         problems.append(f"its name {feature.name} is taken; give it one of its own")
     if feature.source != EXPORTER or feature.window != "window":
         problems.append(f'write source "{EXPORTER}" and window "window": so it is made')

@@ -153,6 +153,7 @@ def meaning(**special: Any) -> Feature:
         (None, "its attribute `feature` is no rl_hooks.observation.Feature"),
         (meaning(name="Mine!"), "its name 'Mine!' cannot be a column's"),
         (meaning(name="cpu_mean"), "its name cpu_mean is taken"),
+        (meaning(name="instance_2_cpu"), "its name instance_2_cpu is taken"),
         (meaning(source="client"), 'write source "exporter" and window "window"'),
         (meaning(window="now"), 'write source "exporter" and window "window"'),
         (meaning(unit=""), "its unit says nothing"),
