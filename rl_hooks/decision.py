@@ -86,6 +86,17 @@ def read_response(headers: Mapping[str, str]) -> Served:
     )
 
 
+def one_value(given: object) -> str | None:
+    """The value of a header that is there once, or several times with one value; None where nobody can tell.
+
+    >>> one_value("round_robin"), one_value(["round_robin"] * 2), one_value(["round_robin", "least_loaded"])
+    ('round_robin', 'round_robin', None)
+    """
+    if isinstance(given, list) and len(set(given)) == 1:
+        given = given[0]
+    return given if isinstance(given, str) else None
+
+
 def read_us(text: str | None, unit_us: int) -> int | None:
     """The microseconds a header states in units of `unit_us`; None when there is none or it makes no sense.
 

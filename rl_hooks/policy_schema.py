@@ -145,9 +145,10 @@ class PolicySchema:
     ) -> list[str]:
         """Why the policy does not fit to a run with these, each with what would fit; empty: it does."""
         there = [PolicyFeature.of(feature) for feature in features]
+        others = set(actions) != set(self.actions)  # each has features of its own, which would only hide why
         return [
             *self._of_actions(tuple(actions)),
-            *self._of_features(there),
+            *([] if others else self._of_features(there)),
             *_of_seconds("observation window", self.window_s, window_s, "window_seconds"),
             *_of_seconds("decision interval", self.decision_interval_s, decision_interval_s, "--decision-interval"),
         ]
@@ -156,6 +157,8 @@ class PolicySchema:
         if actions == self.actions:
             return []
         text = f"actions: the policy chooses among {', '.join(self.actions)}; here they are {', '.join(actions)}"
+        if set(actions) != set(self.actions):
+            return [f"{text}; use it where its own are chosen among (--action-space), or train one for these"]
         return [f"{text}; {self._other_version()}"]
 
     def _of_features(self, there: Sequence[PolicyFeature]) -> list[str]:

@@ -177,11 +177,11 @@ RULES: dict[str, set[str]] = {
     "sandbox.virtual.stepped": VIRTUAL | {"pandas", "rl_hooks.export"},
     "sandbox.virtual.env": VIRTUAL | {"gymnasium", "rl_hooks.export"},
     "training": {"training"},
-    "training.__main__": {"training", "rl_hooks.export.errors"},
+    "training.__main__": {"training", "rl_hooks.action_space", "rl_hooks.export.errors"},
     "training.actors": LEARN,
     "training.cql": LEARN | {"d3rlpy", "structlog", "rl_hooks.export.formats.d3rlpy_buffer"},
     "training.claims": {"rl_hooks.decision"},
-    "training.comparison": NUMERIC | {"training.estimators"},
+    "training.comparison": NUMERIC | {"training.estimators", "rl_hooks.decision"},
     "training.estimators": ESTIMATES,
     "training.evaluate": {
         "training",
@@ -198,8 +198,8 @@ RULES: dict[str, set[str]] = {
     "training.serving": SERVE,
     "training.serving.metrics": SERVE | {"prometheus_client"},
     "training.live": NUMERIC
-    | {"pandas", "training", "rl_hooks.decision", "rl_hooks.export.bundle", "rl_hooks.export.errors", "scenario.errors"}
-    | {"rl_hooks.policies.turns", "rl_hooks.run_folder"},
+    | {"pandas", "training", "rl_hooks.action_space", "rl_hooks.export.bundle", "rl_hooks.export.errors"}
+    | {"rl_hooks.policies.turns", "rl_hooks.run_folder", "scenario.errors"},
     "training.network": LEARN | {"onnx", "rl_hooks.policies.onnx", "rl_hooks.policy_schema"},
     "training.proof": {"training", "rl_hooks.decision", "scenario"},
     "training.study": NUMERIC
@@ -220,7 +220,7 @@ RULES: dict[str, set[str]] = {
     "training.virtual": NUMERIC | {"training", "rl_hooks.decision", "rl_hooks.policies.named", "rl_hooks.version"},
     "training.outcome": NUMERIC | {"pandas", "rl_hooks.decision", "rl_hooks.export", "rl_hooks.run_reader", "scenario"},
     "training.pictures": {"training.comparison", "training.outcome", "rl_hooks.report.svg"},
-    "training.tables": {"training.comparison", "training.outcome", "rl_hooks.decision"},
+    "training.tables": {"training.comparison", "training.outcome"},
     "training.targets": (
         ESTIMATES
         | {"training.errors", "rl_hooks.action_space", "rl_hooks.decision", "rl_hooks.policies"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.export.errors import ExportError
 from training.errors import TrainingError
 from training.settings import ALGORITHMS, Settings, read_settings
@@ -46,6 +47,11 @@ def _train(path: Path, algorithm: str, settings: Settings, out: Path) -> None:
     shares = ", ".join(f"{name} {share:.0%}" for name, share in trained.metrics["action_shares"].items())
     print(f"on validation it chooses {shares}")
     print(f"policy       {policy.describe()} in {policy.path}")
+    if ActionSpace.of(material.bundle.facts).one_for_all:
+        print(
+            "note         recorded with one switch for all services, and this policy decides for each service on its "
+            "own: it can neither be judged on this data nor decide there, only where an actuator reaches each service"
+        )
 
 
 def _refuse(message: str) -> int:

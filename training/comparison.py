@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rl_hooks.decision import ACTIONS
 from training.estimators import CONFIDENCE, student_t
 
 Array = npt.NDArray[Any]
@@ -83,6 +84,7 @@ class Comparison:
     notes: Sequence[str] = ()  # what cannot be told, and why
     shares: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
     """policy -> phase -> (actions,) how often it took each action, adding up to 1"""
+    actions: Sequence[str] = ACTIONS  # what they are called
 
 
 def paired(values_a: Array, values_b: Array) -> Difference:

@@ -138,7 +138,8 @@ def _unfit(frame: pd.DataFrame) -> list[str]:
     probabilities = _probabilities(frame)
     propensity = frame["propensity"].to_numpy(np.float64)
     taken = probabilities[np.arange(len(frame)), frame["action"].to_numpy(np.int64)]
-    without = int((~((propensity > 0) & (propensity <= 1))).sum())
+    lacking = ~((propensity > 0) & (propensity <= 1))
+    without = int(lacking.sum())
     unlike = int((np.abs(taken - propensity) > 1e-5).sum())
     problems = []
     if without == len(frame):
@@ -147,7 +148,11 @@ def _unfit(frame: pd.DataFrame) -> list[str]:
             "have earned cannot be estimated; let it answer with X-LB-Propensity, or record with a logging policy"
         )
     elif without:
-        problems.append(f"{without} of {len(frame)} steps have no propensity in (0, 1]: {again}")
+        runs = ", ".join(sorted(frame.loc[lacking, "run_id"].astype(str).unique()))
+        problems.append(
+            f"{without} of {len(frame)} steps have no propensity in (0, 1], all of them in {runs}: leave such runs out "
+            f"where a balancer decided by itself and stated none, else {again}"
+        )
     elif unlike:
         problems.append(f"{unlike} of {len(frame)} steps have a propensity unlike their action_probs: {again}")
     elif float(np.nanmax(probabilities, axis=1).min()) > 1 - 1e-6:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.action_space import ActionSpace
 from rl_hooks.export.bundle import write_json
 from rl_hooks.export.errors import ExportError
 from rl_hooks.policies.turns import block_ticks
@@ -48,7 +48,7 @@ class Turn:
     start_s: float  # of the plan, with the first window
     end_s: float
     measures: Mapping[str, float]
-    actions: Sequence[int]  # (6,) decisions that took each action
+    actions: Sequence[int]  # (actions,) decisions that took each action
     by_others: int  # decisions that another policy stated than the one in turn
 
     @property
@@ -78,6 +78,7 @@ def compare(paths: Sequence[Path], policy: str | None) -> tuple[Comparison, list
         about=_about(turns, manifests, policies),
         notes=_notes(turns, fits["reward"], policies),
         shares=_shares(turns, policies),
+        actions=ActionSpace.of(manifests[paths[0]]).labels,
     )
     return comparison, turns
 
@@ -85,11 +86,11 @@ def compare(paths: Sequence[Path], policy: str | None) -> tuple[Comparison, list
 def read_turns(path: Path, manifest: Mapping[str, Any]) -> list[Turn]:
     """The blocks of a run folder, in order. Raises ExportError, RunFolderError or ScenarioError."""
     outcome, run = read_outcome(path), str(manifest["run_id"])
-    skipped = _skipped_ticks(manifest)
-    return [_turn(run, row, outcome, skipped) for row in manifest["turns"]]
+    skipped, size = _skipped_ticks(manifest), ActionSpace.of(manifest).size
+    return [_turn(run, row, outcome, skipped, size) for row in manifest["turns"]]
 
 
-def _turn(run: str, row: Mapping[str, Any], outcome: Outcome, skipped: int) -> Turn:
+def _turn(run: str, row: Mapping[str, Any], outcome: Outcome, skipped: int, n_actions: int) -> Turn:
     part = outcome.of_ticks(np.arange(row["first_tick"] + skipped, row["last_tick"] + 1))
     decisions = part.decisions
     return Turn(
@@ -100,7 +101,7 @@ def _turn(run: str, row: Mapping[str, Any], outcome: Outcome, skipped: int) -> T
         start_s=row["first_tick"] * outcome.interval_s,
         end_s=(row["last_tick"] + 1) * outcome.interval_s,
         measures=part.measures(),
-        actions=np.bincount(decisions["action"], minlength=len(ACTIONS)).tolist(),
+        actions=np.bincount(decisions["action"], minlength=n_actions).tolist(),
         by_others=int((decisions["policy_version"] != row["policy"]).sum()),
     )
 
@@ -141,11 +142,18 @@ def _manifests(paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
             )
         manifests[path] = manifest
     weights = {path: one["plan"]["scenario"]["reward_weights"] for path, one in manifests.items()}
+    spaces = {path: ActionSpace.of(one) for path, one in manifests.items()}
     first = next(iter(weights), None)
     problems += [
         f"{path}: other reward weights than {first}; compare them one by one"
         for path in weights
         if weights[path] != weights[first]  # type: ignore[index]
+    ]
+    # Uniform, sticky and trained policies have one name whatever there is to choose among.
+    problems += [
+        f"{path}: other actions than {first}; compare them one by one"
+        for path in spaces
+        if spaces[path] != spaces[first]  # type: ignore[index]
     ]
     if problems:
         raise TrainingError("; ".join(problems))
@@ -161,7 +169,7 @@ def _chosen(manifests: Mapping[Path, Mapping[str, Any]], policy: str | None) -> 
         if not trained:
             raise TrainingError(f"no trained policy among {', '.join(everyone)}; name one of them with --policy")
         policy = trained[0]
-    elif policy in ACTIONS:
+    elif any(policy in ActionSpace.of(one).words() for one in manifests.values()):
         policy = f"fixed:{policy}"
     missing = [
         f"{path}: {policy} is not among {', '.join(found)}" for path, found in names.items() if policy not in found

@@ -14,15 +14,13 @@ import onnx
 import torch
 from torch import nn
 
-from rl_hooks.policies.onnx import ACTION, INPUT, VALUES
+from rl_hooks.policies.onnx import ACTION, INPUT, NOT_THERE, VALUES
 from rl_hooks.policy_schema import METADATA_KEY, PolicySchema
 from training.inputs import Inputs
 
 Floats = npt.NDArray[np.float32]
 
 OPSET = 17
-NOT_THERE = -1e9
-"""Value of an action that did not exist where the policy was trained: below all others, and a number."""
 
 
 def make_network(columns: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
@@ -77,7 +75,7 @@ class Model(nn.Module):
         super().__init__()
         # Where each action's value is among those of the members; behind them is NOT_THERE.
         place = [list(there).index(number) if number in there else len(there) for number in range(actions)]
-        self._all_there = place == list(range(actions))
+        self._all_there = len(there) == actions
         self.register_buffer("place", torch.tensor(place))
         self.members = nn.ModuleList(members)
         self._scale, self._shift = scale, shift

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rl_hooks.decision import ACTIONS
 from training.comparison import Comparison, Difference
 from training.outcome import MEASURES, meaning
 
@@ -35,7 +34,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
             for other, row in found.differences.items()
         },
         "action_shares": {
-            policy: {phase: dict(zip(ACTIONS, shares.tolist(), strict=True)) for phase, shares in phases.items()}
+            policy: {phase: dict(zip(found.actions, shares.tolist(), strict=True)) for phase, shares in phases.items()}
             for policy, phases in found.shares.items()
         },
         "notes": list(found.notes),
@@ -111,12 +110,12 @@ def _shares(found: Comparison) -> list[str]:
     named = [(policy, phase, shares) for policy, phases in found.shares.items() for phase, shares in phases.items()]
     first = max([len("actions of"), *(len(policy) for policy, _, _ in named)]) + 2
     second = max([len("phase"), *(len(phase) for _, phase, _ in named)]) + 2
-    head = f"{'actions of':<{first}}{'phase':<{second}}" + "  ".join(ACTIONS)
+    head = f"{'actions of':<{first}}{'phase':<{second}}" + "  ".join(found.actions)
     return [
         head,
         *(
             f"{policy:<{first}}{phase:<{second}}"
-            + "  ".join(f"{share:>{len(name)}.0%}" for name, share in zip(ACTIONS, shares.tolist(), strict=True))
+            + "  ".join(f"{share:>{len(name)}.0%}" for name, share in zip(found.actions, shares.tolist(), strict=True))
             for policy, phase, shares in named
         ),
     ]

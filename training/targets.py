@@ -51,7 +51,7 @@ def target_probabilities(
     elif policy in space.labels:
         raise TrainingError(f"{policy}: does not exist in this data; there are {', '.join(names_in(space))}")
     else:
-        chosen = _greedy(policy, raw_observations, there, features)
+        chosen = _greedy(policy, raw_observations, space, there, features)
     probabilities: Floats = np.eye(space.size)[chosen]
     return probabilities
 
@@ -66,21 +66,24 @@ def check_fit(
     """Raises TrainingError when a policy file was made for other actions or windows, in real seconds."""
     if policy not in (*space.labels, UNIFORM):
         try:
-            named.check_fit(_read(policy, features), window_s, decision_interval_s, space, features)
+            named.check_fit(_read(policy, space, features), window_s, decision_interval_s, space, features)
         except PolicyError as error:
             raise TrainingError(str(error)) from error
 
 
-def _greedy(policy: str, raw_observations: Array, there: Array, features: Sequence[Meaning] | None) -> Array:
+def _greedy(
+    policy: str, raw_observations: Array, space: ActionSpace, there: Array, features: Sequence[Meaning] | None
+) -> Array:
     try:
-        chosen: Array = np.where(there, _read(policy, features).values(raw_observations), -np.inf).argmax(axis=1)
+        values = _read(policy, space, features).values(raw_observations)
+        chosen: Array = np.where(there, values, -np.inf).argmax(axis=1)
     except PolicyError as error:
         raise TrainingError(str(error)) from error
     return chosen
 
 
-def _read(policy: str, features: Sequence[Meaning] | None) -> OnnxPolicy:
-    """Raises PolicyError for a file that is no policy."""
+def _read(policy: str, space: ActionSpace, features: Sequence[Meaning] | None) -> OnnxPolicy:
+    """Raises PolicyError for a file that is no policy, or one of other actions."""
     if not Path(policy).is_file():
-        raise TrainingError(f"{policy}: neither a policy file nor one of {', '.join(NAMES)}")
-    return OnnxPolicy(policy, features)
+        raise TrainingError(f"{policy}: neither a policy file nor one of {', '.join(names_in(space))}")
+    return OnnxPolicy(policy, features, space.labels)

@@ -150,8 +150,8 @@ def _answered(facts: Facts) -> tuple[Kept, str]:
     left = f"; there was no time for {facts.not_asked} more" if facts.not_asked else ""
     if not silent and not left:
         return Kept.YES, f"all {total} requests"
-    why = _counted(f"{ask.service}: {ask.error}" for ask in silent)
-    return _part_of(len(silent) + facts.not_asked, total), f"{len(silent)} of {total} were not ({why}){left}"
+    why = f" ({_counted(f'{ask.service}: {ask.error}' for ask in silent)})" if silent else ""
+    return _part_of(len(silent) + facts.not_asked, total), f"{len(silent)} of {total} were not{why}{left}"
 
 
 # -- the required headers ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rl_hooks.export import align, episodes, split, steps
 from rl_hooks.export.backfill import Backfill, read_backfill
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.own_features import Named
+from rl_hooks.export.rewards import names_of
 from rl_hooks.observation import Feature, features_of
 from rl_hooks.request_log import end_ns
 from rl_hooks.run_reader import Run
@@ -188,7 +189,9 @@ def _twice(one: Run, other: Run) -> str:
 
 def _meaning(run: Run, plan: Plan) -> dict[str, Any]:
     """What features, actions and rewards depend on."""
-    weights, slo_ms = dict(plan.scenario.reward_weights), {name: plan.slo_ms[name] for name in SERVICES}
+    stated = plan.scenario.reward_weights
+    weights = {name: stated[name] for name in names_of(stated)}  # a policy's schema, and so serving, has another order
+    slo_ms = {name: plan.slo_ms[name] for name in SERVICES}
     space = ActionSpace.of(run.manifest)
     return {
         "actions": "; ".join(space.describe()) or "all strategies",

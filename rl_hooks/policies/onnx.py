@@ -25,6 +25,8 @@ from rl_hooks.policies.builtin import LoggingPolicy, PolicyError
 from rl_hooks.policy_schema import METADATA_KEY, Meaning, PolicySchema, SchemaError
 
 INPUT, VALUES, ACTION = "observation", "action_values", "action"
+NOT_THERE = -1e9
+"""Value of an action that did not exist where the policy was trained: below all others, and a number."""
 MAX_BYTES = 64 << 20  # a network for 43 features has some 100 kB
 ANEW = "export it anew with the suite's training"
 
@@ -36,9 +38,12 @@ class OnnxPolicy:
     onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path, features: Sequence[Meaning] | None = None) -> None:
-        """`features`: what an observation holds here, in its order; None: what one holds live."""
-        self.path, self._features = Path(path), features
+    def __init__(
+        self, path: str | Path, features: Sequence[Meaning] | None = None, actions: Sequence[str] | None = None
+    ) -> None:
+        """`features`: what an observation holds here, in its order; None: what one holds live. `actions`: what is
+        chosen among here; None: whatever the policy was trained for."""
+        self.path, self._features, self._actions = Path(path), features, actions
         content = _read(self.path)
         self._session = _session(self.path, content)
         self.schema = _schema(self.path, self._session)
@@ -60,6 +65,13 @@ class OnnxPolicy:
 
     def among(self, choices: Choices) -> LoggingPolicy:
         """The best of the actions that exist there. With other actions than it was trained for `check_fit` refuses."""
+        known = set(self._known)
+        if len(choices.available) == len(self.labels) and not known & {*np.flatnonzero(choices.available).tolist()}:
+            names = ", ".join(self.labels[number] for number in self._known)
+            raise PolicyError(
+                f"policy {self.describe()}: was trained to choose among {names}, and here there are {choices.listed}; "
+                "train one on data of these actions"
+            )
         found = copy.copy(self)
         found._choices = choices
         return found
@@ -94,7 +106,8 @@ class OnnxPolicy:
 
     def _check_fit(self) -> None:
         schema = self.schema
-        problems = schema.problems(self.labels, self.features, schema.window_s, schema.decision_interval_s)
+        actions = self.labels if self._actions is None else self._actions
+        problems = schema.problems(actions, self.features, schema.window_s, schema.decision_interval_s)
         if problems:
             raise PolicyError("\n  ".join([f"{self.path}: does not fit to this version", *problems]))
 
@@ -103,6 +116,7 @@ class OnnxPolicy:
         count = len(self.features)
         probe = np.array([[np.nan] * count, [0.0] * count], np.float32)
         values, action = self.values(probe), self._run([ACTION], probe)[0]
+        self._known = np.flatnonzero((values > NOT_THERE / 2).any(axis=0)).tolist()
         if values.shape != (2, len(self.labels)) or action.tolist() != values.argmax(axis=1).tolist():
             raise PolicyError(f"{self.path}: its {ACTION} is not the one with the highest of its {VALUES}; {ANEW}")
 

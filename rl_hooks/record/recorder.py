@@ -22,6 +22,7 @@ from rl_hooks.decision import (
     RESPONSE_UPSTREAM_US,
     SERVICE_INDEX,
     SERVICES,
+    one_value,
     read_response,
 )
 from rl_hooks.row import (
@@ -263,8 +264,8 @@ class Recorder:
 
         (instance ref, applied action, upstream us, queue us)
         """
-        # A header given twice arrives as a list: it says two things, so it says nothing.
-        told = {name: value for name in _SERVED_HEADERS if isinstance(value := headers.get(name), str)}
+        # A header given twice arrives as a list: where it says two things it says nothing.
+        told = {name: value for name in _SERVED_HEADERS if (value := one_value(headers.get(name))) is not None}
         served = read_response(told)
         return (
             0 if served.instance is None else self._instances[served.instance],

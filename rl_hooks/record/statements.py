@@ -17,6 +17,7 @@ from rl_hooks.decision import (
     RESPONSE_POLICY,
     RESPONSE_PROPENSITY,
     SERVICE_INDEX,
+    one_value,
     read_policy,
     read_propensity,
 )
@@ -87,11 +88,11 @@ class ReadingRecorder(Recorder):
 
     def _note_statement(self, place: int, headers: Mapping[str, Any]) -> None:
         """Into the request's place on the board, from where the row is made."""
-        propensity = read_propensity(headers.get(RESPONSE_PROPENSITY))
-        policy = read_policy(headers.get(RESPONSE_POLICY))
+        propensity = read_propensity(one_value(headers.get(RESPONSE_PROPENSITY)))
+        policy = read_policy(one_value(headers.get(RESPONSE_POLICY)))
         if propensity is not None:
             PROPENSITY.pack_into(self._board_map, place + PROPENSITY_OFFSET, propensity)
-        decision = checksum(headers.get(RESPONSE_DECISION_ID))
+        decision = checksum(one_value(headers.get(RESPONSE_DECISION_ID)))
         STATED.pack_into(self._board_map, place + STATED_OFFSET, self._policy_ref(policy), decision)
 
     def _policy_ref(self, policy: str | None) -> int:
@@ -108,8 +109,8 @@ class ReadingRecorder(Recorder):
         return ref
 
     def _note_load(self, service: str, headers: Mapping[str, Any]) -> None:
-        text, instance = headers.get(RESPONSE_LOAD), headers.get(RESPONSE_INSTANCE)
-        if not isinstance(text, str) or not isinstance(instance, str):  # absent, or given twice
+        text, instance = one_value(headers.get(RESPONSE_LOAD)), one_value(headers.get(RESPONSE_INSTANCE))
+        if text is None or instance is None:
             return
         if len(text) > LONGEST_LOAD or not 0 < len(instance) <= MAX_NAME or instance == NO_INSTANCE:
             return

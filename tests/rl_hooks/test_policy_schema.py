@@ -138,6 +138,14 @@ def test_a_feature_of_ones_own_that_the_policy_does_not_know_is_left_out_of_the_
     ]
 
 
+def test_with_other_actions_only_these_are_told_and_not_the_features_of_each() -> None:
+    (problem,) = schema().problems(("instance_1", "instance_2"), FEATURES[1:], 60.0, 2.0)
+    assert problem == (
+        f"actions: the policy chooses among {', '.join(ACTIONS)}; here they are instance_1, instance_2; use it where "
+        "its own are chosen among (--action-space), or train one for these"
+    )
+
+
 def test_the_same_features_in_another_order_do_not_fit() -> None:
     (problem,) = schema().problems(ACTIONS, FEATURES[::-1], 60.0, 2.0)
     assert problem.startswith("features: the policy takes the same ones in another order; use it with")

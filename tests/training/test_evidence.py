@@ -98,7 +98,7 @@ def under_another_action(frame: pd.DataFrame) -> pd.DataFrame:
     ("change", "reason"),
     [
         (without_propensity, "no step has a propensity: the balancer decided by itself and stated none, so what"),
-        (some_without_propensity, "steps have no propensity in (0, 1]: export the run folder again, or record with"),
+        (some_without_propensity, "steps have no propensity in (0, 1], all of them in run: leave such runs out where"),
         (unlike_its_distribution, "steps have a propensity unlike their action_probs: export the run folder again"),
         (without_a_choice, "the logging policy never had a choice, so it tells about no other policy"),
         (never_measured, "no step has a measured reward: record with more users"),

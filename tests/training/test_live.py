@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from rl_hooks.decision import ACTIONS
+from rl_hooks.action_space import instances, strategies
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.dataset import assemble
 from rl_hooks.policies.named import make_run_policy
 from rl_hooks.policies.turns import Turns
@@ -209,6 +210,30 @@ def test_a_policy_that_is_not_in_the_runs_is_refused(runs: list[Path], capsys: p
         f"live: {runs[0]}: fixed:backpressure is not among {', '.join(sorted_as_in(runs[0]))}; name a policy of every "
         "run with --policy, or leave runs out\n"
     )
+
+
+def test_runs_with_other_actions_are_not_compared(
+    runs: list[Path], copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Uniform among four is another policy than uniform among six, by the same name."""
+    update_manifest(copy, run_id="copy", action_space=strategies(["circuit_breaker", "backpressure"]).to_json())
+    assert refusal(capsys, runs[0], copy, "--policy", "least_loaded") == (
+        f"live: {copy}: other actions than {runs[0]}; compare them one by one\n"
+    )
+
+
+def test_pinned_instances_have_their_own_names(copy: Path, tmp_path: Path) -> None:
+    """A step's action is the instance that served it, and of the eight that were known only three did."""
+    space = instances({service: [f"{service}-{number}" for number in range(1, 9)] for service in SERVICES})
+    named = {"fixed:least_loaded": "fixed:instance_1", "fixed:round_robin": "fixed:instance_3"}
+    rows = [{**row, "policy": named[row["policy"]]} for row in read_manifest(copy)["turns"]]
+    update_manifest(copy, turns=rows, action_space=space.to_json())
+    assert live.main([str(copy), "--policy", "instance_1", "--out", str(tmp_path)]) == live.EXIT_OK
+    found = json.loads((tmp_path / live.REPORT).read_text())
+    assert found["policy"] == "fixed:instance_1"
+    shares = found["action_shares"]["fixed:instance_1"]["busy"]
+    assert list(shares) == [f"instance_{number}" for number in range(1, 9)]
+    assert sum(list(shares.values())[:3]) == pytest.approx(1.0)
 
 
 def sorted_as_in(run: Path) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_hooks.decision import ACTIONS
-from rl_hooks.observation import FEATURE_INDEX
+from rl_hooks.action_space import instances
+from rl_hooks.decision import ACTIONS, SERVICES
+from rl_hooks.observation import FEATURE_INDEX, features_of
 from rl_hooks.observation import FEATURES as OBSERVATION
 from tests import tiny_policy
 from training import targets
@@ -17,6 +18,7 @@ from training.errors import TrainingError
 from training.targets import NAMES, check_fit, target_probabilities
 
 FEATURES = 3
+PODS = instances({service: ["a", "b"] for service in SERVICES})
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")),
     reason="onnx or onnxruntime is not installed; they are in the extra `train`",
@@ -60,6 +62,19 @@ def test_a_file_that_is_no_policy_is_refused(tmp_path: Path) -> None:
     path.write_text("not a model")
     with pytest.raises(TrainingError, match=re.escape(f"{path}: not an ONNX model in one file")):
         target_probabilities(str(path), np.zeros((1, len(OBSERVATION))))
+
+
+def test_names_are_those_of_the_datas_own_actions() -> None:
+    with pytest.raises(TrainingError, match=r"least_loaded: neither a policy file nor one of instance_1, .*, uniform"):
+        check_fit("least_loaded", 60.0, 2.0, PODS)
+
+
+@pytest.mark.training
+@needs_onnx
+def test_a_policy_for_other_actions_is_told_so_and_not_only_that_features_differ(tmp_path: Path) -> None:
+    path, features = tiny_policy.save(tmp_path / "policy.onnx"), features_of(PODS.labels)
+    with pytest.raises(TrainingError, match=r"chooses among least_loaded, .*; here they are instance_1, instance_2"):
+        check_fit(str(path), 60.0, 2.0, PODS, features)
 
 
 @pytest.mark.training

@@ -43,6 +43,7 @@ pytestmark = [
 ]
 
 FOUR = strategies(["circuit_breaker", "backpressure"])
+FIVE = strategies(["backpressure"])
 PODS = instances({service: [f"{service}-{number}" for number in (1, 2, 3)] for service in SERVICES})
 QUICK = replace(Settings(), steps=600, members=2, checkpoints=2, hidden=(32,))
 COLUMNS = 3
@@ -214,7 +215,7 @@ def test_what_the_exporter_adds_is_learned_from_and_judged_by_and_refused_where_
 
 
 @pytest.mark.parametrize("algorithm", ["cql", "awac", "cloning"])
-@pytest.mark.parametrize("space", [FOUR, PODS], ids=["strategies", "instances"])
+@pytest.mark.parametrize("space", [FOUR, FIVE, PODS], ids=["strategies", "without the last", "instances"])
 def test_a_policy_learns_what_exists_and_never_takes_anything_else(
     tmp_path: Path, space: ActionSpace, algorithm: str
 ) -> None:
@@ -233,6 +234,18 @@ def test_a_policy_learns_what_exists_and_never_takes_anything_else(
     assert set(values.argmax(axis=1)) <= set(there.tolist())
     check_fit(policy, material.bundle.facts["windows_s"]["window"], plan.decision_interval_s, space)
     assert sum(trained.metrics["action_shares"].values()) == pytest.approx(1)
+
+
+def test_data_of_one_switch_trains_a_policy_that_is_said_not_to_fit_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = builders.plan(phases={"morning": 8.0, "evening": 8.0})
+    switch = strategies(["backpressure"], one_for_all=True)
+    write_bundle(assemble([run_in(switch, builders.random_run(count=20_000, planned=plan))]), tmp_path / "bundle")
+    (tmp_path / "few.yaml").write_text("{steps: 60, members: 1, checkpoints: 1, hidden: [8]}")
+    few = ("--config", str(tmp_path / "few.yaml"), "--out", str(tmp_path / "policy"))
+    assert main([str(tmp_path / "bundle"), *few]) == 0
+    assert "it can neither be judged on this data nor decide there" in capsys.readouterr().out
 
 
 def test_services_with_different_numbers_of_instances_are_not_trained_on(tmp_path: Path) -> None:

@@ -135,12 +135,12 @@ def _plan(
         check_fit(policy, plan.window_s, plan.decision_interval_s, space)
         find_rewards(plan.scenario.rewards)
         return plan
-    by_service(policy, space)
     if schema is None:
         raise ServeError(
             f"policy {policy.describe()}: was not trained, so it does not say how often to decide and what the SLOs "
             "are; name a scenario that does with --scenario-file FILE"
         )
+    check_fit(policy, schema.window_s, schema.decision_interval_s, space)
     lacking = [name for name in SERVICES if name not in schema.slo_ms]
     lacking += [name for name in REWARD_COMPONENTS if name not in schema.reward_weights]
     if lacking:

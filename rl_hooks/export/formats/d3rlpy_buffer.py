@@ -7,6 +7,7 @@ one: load with `load`. `get_minari` shifts episode k of a Minari data set by k r
 The file has no place for propensities.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from d3rlpy.dataset import Episode, InfiniteBuffer, ReplayBuffer
 from d3rlpy.dataset.io import load as load_episodes
 
-from rl_hooks.decision import ACTIONS
 from rl_hooks.export.formats.flat import flat_facts
 from rl_hooks.export.formats.source import Bundle
 
@@ -35,14 +35,20 @@ def write(bundle: Bundle, folder: Path) -> dict[str, Any]:
     return {**flat_facts(bundle, ".h5"), "action_size": len(bundle.actions), "d3rlpy": d3rlpy.__version__}
 
 
-def load(path: Path | str, action_size: int = len(ACTIONS)) -> ReplayBuffer:
-    """A buffer with all `action_size` actions, also when the data lacks some of them."""
+def load(path: Path | str, action_size: int | None = None) -> ReplayBuffer:
+    """A buffer with all `action_size` actions, also when the data lacks some of them. None: as many as format.json
+    beside the file says."""
+    if action_size is None:
+        facts = json.loads(Path(path).with_name("format.json").read_text(encoding="utf-8"))
+        action_size = int(facts["action_size"])
     with Path(path).open("rb") as file:
         return replay_buffer(list(load_episodes(Episode, file)), action_size)
 
 
-def load_minari(dataset: Any, action_size: int = len(ACTIONS)) -> ReplayBuffer:
-    """A buffer of the episodes of a `minari.MinariDataset` with discrete actions; no environment is needed."""
+def load_minari(dataset: Any, action_size: int | None = None) -> ReplayBuffer:
+    """A buffer of the episodes of a `minari.MinariDataset` with discrete actions; no environment is needed. None: as
+    many actions as its action space has."""
+    action_size = int(dataset.action_space.n) if action_size is None else action_size
     episodes = [
         padded(episode.observations, episode.actions, episode.rewards, terminated=bool(episode.terminations[-1]))
         for episode in dataset.iterate_episodes()

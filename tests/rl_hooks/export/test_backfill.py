@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from rl_hooks.action_space import instance_labels, instances
-from rl_hooks.decision import SERVICES
+from rl_hooks.decision import ACTIONS, SERVICES
 from rl_hooks.export.__main__ import main
 from rl_hooks.export.backfill import FILE, Backfill, fill, moments_of, of_told, read_backfill, write_backfill
 from rl_hooks.export.bundle import write_bundle
@@ -154,7 +154,7 @@ def test_what_was_recorded_is_never_overwritten() -> None:
     values[0, FEATURE_INDEX["in_flight"]] = np.nan
     more = np.full(values.shape, 0.5, np.float32)
     more[1] = np.nan
-    assert fill(values, more).tolist() == [True, False]
+    assert fill(values, more, ACTIONS).tolist() == [True, False]
     assert values[0, FEATURE_INDEX["cpu_mean"]] == np.float32(0.9)
     assert values[0, FEATURE_INDEX["queue_sum"]] == 0.5
     assert np.isnan(values[0, FEATURE_INDEX["in_flight"]])  # of our own requests: the recorder's business

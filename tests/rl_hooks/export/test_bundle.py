@@ -346,6 +346,15 @@ def test_runs_that_do_not_mean_the_same_are_refused_with_what_differs() -> None:
         assemble([first, second])
 
 
+def test_the_order_in_which_weights_are_written_makes_no_difference() -> None:
+    """Serving takes them from a policy's file, which sorts them by name."""
+    planned = builders.plan()
+    weights = dict(sorted(planned.scenario.reward_weights.items()))
+    other = replace(planned, scenario=replace(planned.scenario, reward_weights=weights))
+    assert list(weights) != list(planned.scenario.reward_weights)
+    assemble([builders.random_run(run_id="a"), builders.random_run(run_id="b", planned=other)])
+
+
 def test_all_differences_are_named_at_once() -> None:
     weights = {
         "response_time": 0.2,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.training
 pytest.importorskip("onnxruntime", reason="needs the extra `train`")
 pytest.importorskip("onnx", reason="needs the extra `train`")
 
-from rl_hooks.policies.onnx import OnnxPolicy  # noqa: E402  (it loads where numpy is, but tests nothing without the two)
+from rl_hooks.policies.onnx import NOT_THERE, OnnxPolicy  # noqa: E402  (it loads where numpy is, but tests nothing without the two)
 
 BUSY = {"queue_max": {"backpressure": 1.0, "round_robin": -1.0}, "cpu_max": {"least_loaded": 0.5}}
 
@@ -80,6 +80,20 @@ def test_by_name_and_with_exploration(tmp_path: Path) -> None:
     assert policy.schema == tiny_policy.schema()
     assert policy.describe() == f"epsilon:0.3:{OnnxPolicy(file).describe()}"
     assert policy.probabilities(None, observations(1)[0]) == pytest.approx([0.05] * 5 + [0.75])
+
+
+def test_a_policy_that_knows_none_of_the_actions_that_exist_is_refused(tmp_path: Path) -> None:
+    """All it could do is take the first one, whatever is observed."""
+    unknown = dict.fromkeys(ACTIONS[2:], NOT_THERE)
+    policy = OnnxPolicy(tiny_policy.save(tmp_path / "p.onnx", bias={**unknown, "least_loaded": 1.0}))
+    known = policy.among(strategies(["least_loaded"]).choices(0))
+    assert known.probabilities(None, observations(1)[0]) == (0, 1, 0, 0, 0, 0)
+    with pytest.raises(PolicyError) as caught:
+        policy.among(strategies(["least_loaded", "fastest_response"]).choices(0))
+    assert str(caught.value) == (
+        f"policy {policy.describe()}: was trained to choose among least_loaded, fastest_response, and here there are "
+        "round_robin, weighted_capacity, circuit_breaker, backpressure; train one on data of these actions"
+    )
 
 
 def test_a_value_that_is_no_number_is_an_error_and_never_a_choice(tmp_path: Path) -> None:

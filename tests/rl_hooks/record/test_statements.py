@@ -111,6 +111,16 @@ def test_what_makes_no_sense_was_not_stated(desk: Desk, stated: dict[str, str]) 
     assert desk.faults == []
 
 
+def test_what_is_stated_twice_with_one_value_is_stated_and_with_two_is_not(desk: Desk) -> None:
+    desk.answered({name: [value, value] for name, value in STATED.items()})
+    desk.answered({name: [value, f"{value}1"] for name, value in STATED.items()})
+    first, second = desk.read().requests
+    assert (first["propensity"], first["stated_decision"]) == (0.125, checksum("cart-service/7"))
+    assert first["policy_ref"] > 0
+    assert math.isnan(second["propensity"])
+    assert (second["policy_ref"], second["stated_decision"]) == (0, MISSING_U32)
+
+
 def test_a_balancer_that_names_ever_new_policies_does_not_fill_the_dictionary(desk: Desk) -> None:
     for number in range(MOST_POLICIES + 20):
         desk.answered({**STATED, "X-LB-Policy": f"policy-{number}"})

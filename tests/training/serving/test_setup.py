@@ -189,3 +189,15 @@ def test_a_reward_of_ones_own_has_to_come_from_a_scenario(tmp_path: Path) -> Non
     (line,) = refusal(f"{__name__}:OwnReward", *ALL, "--requests", str(tmp_path / "log"))
     assert "was trained with rewards of one's own (within_slo), and its schema has no functions" in line
     assert "--scenario-file FILE" in line
+
+
+class Pinning(Uniform):
+    """A policy that was trained on data of pinned instances."""
+
+    schema: Any = schema(actions=("instance_1", "instance_2", "instance_3"))
+
+
+def test_a_policy_for_other_actions_is_refused_also_without_a_scenario(tmp_path: Path) -> None:
+    said = refusal(f"{__name__}:Pinning", *ALL, "--requests", str(tmp_path / "log"))
+    assert "uniform does not fit to this run" in said[0]
+    assert "the policy chooses among instance_1, instance_2, instance_3; here they are least_loaded, " in said[1]

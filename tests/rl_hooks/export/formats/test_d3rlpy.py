@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rl_hooks.action_space import instances
+from rl_hooks.decision import SERVICES
+from rl_hooks.export.bundle import write_bundle
+from rl_hooks.export.dataset import assemble
+from rl_hooks.export.formats.table import find_writers, write_formats
+from tests.builders import run_in
 from tests.rl_hooks.export.formats.truth import NEVER_TAKEN
 
 pytestmark = [
@@ -52,6 +58,21 @@ def test_an_action_that_was_never_taken_is_still_one(written: Any) -> None:
     assert load(path).dataset_info.action_size == 6
     with path.open("rb") as file:
         assert ReplayBuffer.load(file, InfiniteBuffer()).dataset_info.action_size == NEVER_TAKEN
+
+
+def test_pinned_instances_are_as_many_actions_as_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import minari
+
+    from rl_hooks.export.formats.d3rlpy_buffer import load, load_minari
+
+    pods = instances({service: [f"{service}-{number}" for number in (1, 2, 3)] for service in SERVICES})
+    bundle = tmp_path / "bundle"
+    write_bundle(assemble([run_in(pods)]), bundle)
+    write_formats(bundle, find_writers("d3rlpy,minari"))
+    assert load(bundle / "formats" / "d3rlpy" / "train.h5").dataset_info.action_size == 3
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(bundle / "formats" / "minari"))
+    (identifier,) = (found for found in minari.list_local_datasets() if "-train-" in found)
+    assert load_minari(minari.load_dataset(identifier)).dataset_info.action_size == 3
 
 
 def test_a_policy_trained_on_it_has_all_actions(written: Any) -> None:
