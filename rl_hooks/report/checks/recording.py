@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rl_hooks.decision import SERVICES
-from rl_hooks.report.evidence import GIVE_RUN, Array, Evidence, Floats, Ints
+from rl_hooks.report.evidence import GIVE_RUN, Array, Evidence, Floats, Ints, Mask
 from rl_hooks.report.state import Case
 from rl_hooks.report.verdict import Finding, Verdict, not_applicable, worst
 from rl_hooks.run_clocks import process_clock
@@ -146,7 +146,8 @@ def missing_telemetry(case: Case) -> Finding:
         return Finding(Verdict.WARN, text, {"share": 1.0})
     if len(rows) == 0:
         return not_applicable("there is no usable step")
-    share, absent = float(missing_gauges(evidence)[rows].mean()), _never_given(evidence, rows)
+    given, absent = given_gauges(evidence)[rows], _never_given(evidence, rows)
+    share = float(np.isnan(_gauges(evidence)[rows])[given].mean()) if given.any() else 1.0
     never = f" Never known: {', '.join(absent)}; the source does not give them." if absent else ""
     return Finding(
         worst([case.limits.missing_telemetry.judge(share), Verdict.WARN if without or absent else Verdict.PASS]),
@@ -157,27 +158,36 @@ def missing_telemetry(case: Case) -> Finding:
 
 
 def missing_gauges(evidence: Evidence) -> Floats:
-    """(n,) the share of gauges missing at each step, among those that its run ever knew; all where it knew none."""
-    missing = np.isnan(_gauges(evidence))
-    share: Floats = np.ones(len(missing))
-    runs = evidence.steps["run_id"].to_numpy()
-    for run in np.unique(runs):
-        mine = runs == run
-        given = ~missing[mine].all(axis=0)
-        if given.any():
-            share[mine] = missing[np.ix_(mine, given)].mean(axis=1)
+    """(n,) the share of gauges missing at each step, among those that are given there; 0 where none is."""
+    given, missing = given_gauges(evidence), np.isnan(_gauges(evidence))
+    share: Floats = (given & missing).sum(axis=1) / np.maximum(given.sum(axis=1), 1)
     return share
 
 
+def given_gauges(evidence: Evidence) -> Mask:
+    """(n, gauges) what the step's run ever knew of its service: a source need not give all. A run that knew nothing at
+    all was to be given everything."""
+    known = ~np.isnan(_gauges(evidence))
+    given, runs = np.ones(known.shape, bool), evidence.steps["run_id"].to_numpy()
+    for run in np.unique(runs):
+        of_run = runs == run
+        if not known[of_run].any():
+            continue
+        for service in range(len(SERVICES)):
+            mine = of_run & (evidence.service == service)
+            given[mine] = known[mine].any(axis=0)
+    return given
+
+
 def _never_given(evidence: Evidence, rows: Ints) -> list[str]:
-    """Gauges that none of the steps knows, where others are known: a source need not give all."""
-    known = _is_known(_gauges(evidence)[rows])
-    return [name for name, is_known in zip(_gauge_names(evidence), known, strict=True) if any(known) and not is_known]
-
-
-def _is_known(values: Array) -> list[bool]:
-    """By column, whether any row knows it."""
-    return [not np.isnan(column).all() for column in values.T]
+    """The gauges that some services are never given, each with these unless it is all of them."""
+    given, service, found = given_gauges(evidence)[rows], evidence.service[rows], []
+    there = np.unique(service)
+    for place, name in enumerate(_gauge_names(evidence)):
+        lacking = [SERVICES[one] for one in there if not given[service == one, place].any()]
+        if lacking:
+            found.append(name if len(lacking) == len(there) else f"{name} of {' and '.join(lacking)}")
+    return found
 
 
 def _gauges(evidence: Evidence) -> Array:

@@ -266,6 +266,17 @@ def test_a_source_that_gives_little_is_a_warning_that_names_what_it_never_gave(r
     )
 
 
+def test_services_that_a_source_does_not_know_are_named_with_what_lacks(run: Run) -> None:
+    samples = run.samples.copy()
+    for name in ("cpu", "memory", "health", "queue_depth", "in_flight"):
+        samples[name][np.isin(samples["service"], (3, 4))] = np.nan
+    samples["cpu"][samples["service"] == 0] = np.nan
+    finding = found(made.evidence(replace(run, samples=samples)), "missing_telemetry")
+    assert finding.verdict is WARN
+    assert "Never known: cpu_mean of user-service and order-service and payment-service, cpu_max of " in finding.found
+    assert "memory_mean of order-service and payment-service, " in finding.found
+
+
 def test_gaps_in_the_little_that_a_source_gives_fail(run: Run) -> None:
     samples = run.samples.copy()
     gone = np.random.default_rng(5).random(len(samples) // 15).repeat(15) < 0.9
