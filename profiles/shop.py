@@ -148,6 +148,11 @@ def list_category(category: str) -> Step:
     return Step(CATEGORY, _path(CATEGORY, category=category))
 
 
+def list_products() -> Step:
+    """All of them. No shopper asks for that."""
+    return Step(PRODUCTS, _path(PRODUCTS))
+
+
 @lru_cache(CATALOGUE_STEPS)
 def open_product(sku: str) -> Step:
     return Step(PRODUCT, _path(PRODUCT, sku=sku))
@@ -267,6 +272,17 @@ def _read_list(body: Any) -> None:
         raise TypeError
 
 
+def _read_products(body: Any) -> list[dict[str, Any]]:
+    """Each with what a scenario's catalogue says of it."""
+    return [
+        {
+            **{name: _text(product[name]) for name in ("sku", "name", "category", "brand")},
+            "price": _amount(product["price"]),
+        }
+        for product in body
+    ]
+
+
 def _read_sign_in(body: Any) -> SignedIn:
     return SignedIn(_token(body["token"]), str(_word(body["user"]["id"])))
 
@@ -347,6 +363,7 @@ LOGIN = Endpoint(visits.LOGIN, "a token and a user", _read_sign_in)
 ME = Endpoint(visits.ME, "an account", _read_object)
 CATEGORY = Endpoint(visits.CATEGORY, "a list of products", _read_list)
 PRODUCT = Endpoint(visits.PRODUCT, "a product", _read_object)
+PRODUCTS = Endpoint("inventory-service GET /api/inventory/products", "a list of whole products", _read_products)
 SEARCH = Endpoint(visits.SEARCH, "a list of products", _read_list)
 CART = Endpoint(visits.CART, "a cart", _read_cart)
 SUMMARY = Endpoint(visits.CART_SUMMARY, "a number of items", _read_units)

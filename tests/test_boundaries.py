@@ -74,7 +74,7 @@ RULES: dict[str, set[str]] = {
     "scenario": {"scenario", "yaml", "pydantic", "pydantic_core", "annotated_types"},
     "profiles": {"profiles", "scenario", "brotli"} | LOCUST,
     "profiles.background": {"profiles.reader", "profiles.shop", "scenario"},
-    "profiles.products": {"profiles.reader", "profiles.shop", "scenario"},
+    "profiles.products": {"profiles.answers", "profiles.reader", "profiles.shop", "scenario"},
     "profiles.reader": {"profiles.answers", "profiles.shop"} | HTTP,
     "profiles.choice": {"profiles.choice", "scenario"},
     "profiles.cart": {"profiles.cart", "profiles.choice", "scenario"},

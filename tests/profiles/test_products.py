@@ -4,11 +4,13 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
+import yaml
 
-from profiles.products import NothingSoldError, look
+from profiles.products import NothingSoldError, look, main
 from scenario.model import Product
 from tests.processes import Sandbox, sandbox_started
 from tests.profiles.scripted_shop import ShopState, serve
@@ -69,8 +71,8 @@ def test_a_shop_with_none_of_the_products_is_refused_with_the_way_out() -> None:
             f"{sandbox.host}: {first}, ..."
         ),
         (
-            f"  Nothing could be bought. List what the shop sells: it answers GET {sandbox.host}/inventory-service/api/"
-            "inventory/products, and docs/scenarios.md shows how a catalogue is written."
+            "  Nothing could be bought. Put what the shop sells into the scenario file; python -m profiles.products "
+            f"--host {sandbox.host} prints it."
         ),
     ]
 
@@ -107,3 +109,33 @@ def test_a_balancer_that_tells_the_404_of_its_service_in_words_is_understood() -
     calls = {f"GET /inventory-service/api/inventory/products/{product.sku}": ["502:404"] for product in SOLD}
     with shop_that(calls) as host, pytest.raises(NothingSoldError, match=f"^{len(SOLD)} of the {len(SOLD)} products"):
         look(host, comprehensive())
+
+
+def test_what_a_shop_sells_is_printed_as_a_catalogue_that_a_scenario_can_have(
+    selling: Callable[..., Sandbox], capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Product("ODD-1", 'Mug: "blue" # 12', "Küche", "O'Neill", 12.5, 1.0)
+    assert main(["--host", selling([*SOLD[:2], odd]).host]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    fields = ("sku", "name", "category", "brand", "price")
+    expected = [{name: getattr(product, name) for name in fields} for product in (*SOLD[:2], odd)]
+    assert sorted(printed["product_catalogue"], key=itemgetter("sku")) == sorted(expected, key=itemgetter("sku"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ({"POST /user-service/api/users/login": ["500"]}, "user-service POST /api/users/login failed (status 500)"),
+        (
+            {"GET /inventory-service/api/inventory/products": ["502:503"]},
+            "inventory-service GET /api/inventory/products failed (status 502 (backend 503))",
+        ),
+    ],
+)
+def test_a_catalogue_that_cannot_be_had_is_one_message(
+    answers: dict[str, list[str]], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with shop_that(answers) as host:
+        assert main(["--host", host]) == 2
+    way_out = "give what stands before /<service>/, and look whether the shop is up"
+    assert capsys.readouterr().err == f"--host {host}: {reason}; {way_out}\n"
