@@ -68,6 +68,7 @@ class Network:
         self.can_miss = np.array([feature.missing_when != "never" for feature in FEATURES])
         self.mean = rng.random(len(FEATURES)).astype(np.float32)
         self.std = (1 + rng.random(len(FEATURES))).astype(np.float32)
+        self.low, self.high = np.zeros(len(FEATURES), np.float32), np.full(len(FEATURES), 0.9, np.float32)
         sizes = (len(FEATURES) + int(self.can_miss.sum()), HIDDEN, HIDDEN, len(ACTIONS))
         self.layers = [
             (rng.normal(0, size**-0.5, (size, following)).astype(np.float32), np.zeros(following, np.float32))
@@ -77,7 +78,9 @@ class Network:
     def values(self, raw: Floats) -> Floats:
         missing = np.isnan(raw)
         known = (~missing[:, self.can_miss]).astype(np.float32)
-        x = np.hstack([np.where(missing, np.float32(0), (raw - self.mean) / self.std), known])
+        x = np.hstack(
+            [np.where(missing, np.float32(0), (np.clip(raw, self.low, self.high) - self.mean) / self.std), known]
+        )
         for number, (weight, bias) in enumerate(self.layers):
             x = x @ weight + bias
             if number < len(self.layers) - 1:
@@ -89,11 +92,15 @@ class Network:
             "zero": np.zeros(1, np.float32),
             "mean": self.mean,
             "std": self.std,
+            "low": self.low,
+            "high": self.high,
             "can_miss": np.flatnonzero(self.can_miss),
         }
         nodes = [
             helper.make_node("IsNaN", ["observation"], ["missing"]),
-            helper.make_node("Sub", ["observation", "mean"], ["centred"]),
+            helper.make_node("Max", ["observation", "low"], ["raised"]),
+            helper.make_node("Min", ["raised", "high"], ["clipped"]),
+            helper.make_node("Sub", ["clipped", "mean"], ["centred"]),
             helper.make_node("Div", ["centred", "std"], ["scaled"]),
             helper.make_node("Where", ["missing", "zero", "scaled"], ["values"]),
             helper.make_node("Not", ["missing"], ["there"]),
@@ -127,6 +134,7 @@ class Network:
     def _schema(self) -> PolicySchema:
         known = [feature.name for feature, can_miss in zip(FEATURES, self.can_miss, strict=True) if can_miss]
         columns = (*(f"obs.{feature.name}" for feature in FEATURES), *(f"known.{name}" for name in known))
+        numbers = (self.mean, self.std, self.low, self.high, np.ones(len(FEATURES), np.float32))
         return PolicySchema(
             name="random",
             algorithm="none",
@@ -134,7 +142,7 @@ class Network:
             features=tuple(PolicyFeature.of(feature) for feature in FEATURES),
             window_s=60.0,
             decision_interval_s=2.0,
-            normalization=Normalization(columns, tuple(self.mean.tolist()), tuple(self.std.tolist())),
+            normalization=Normalization(columns, *(tuple(one.tolist()) for one in numbers)),
             gamma=0.9,
             reward_weights=dict.fromkeys(REWARDS, 0.2),
             slo_ms=dict.fromkeys(SERVICES, 100.0),

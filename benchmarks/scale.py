@@ -81,8 +81,10 @@ CLUSTERS_RPS = (1_000, 10_000, 50_000, 100_000, 300_000, 1_000_000)
 
 def cluster_table() -> list[str]:
     """One line of Markdown per size of cluster."""
-    head = ("requests/s", "workers", "runs", "workers per run", "master, core", "decision, ms", "to a master, MB/s")
-    head += ("all rows, GB/h", "export, core min per h")
+    head = [
+        *("requests/s", "workers", "runs", "workers per run", "master, core", "decision, ms", "to a master, MB/s"),
+        *("all rows, GB/h", "export, core min per h"),
+    ]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return lines + [f"| {' | '.join(_needs(rps))} |" for rps in CLUSTERS_RPS]
 
@@ -203,7 +205,8 @@ def _keep(client: Any, name: str, every_s: float, make: Any) -> None:
     gevent.sleep(every_s * np.random.default_rng().random())
     next_s = time.monotonic()
     while True:
-        client.send(Message(*make(), name))
+        kind, data = make()
+        client.send(Message(kind, data, name))
         next_s += every_s
         gevent.sleep(max(0.0, next_s - time.monotonic()))
 
