@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +89,7 @@ class Network:
         return x
 
     def save(self, path: Path) -> Path:
-        constants = {
+        constants: dict[str, npt.NDArray[Any]] = {
             "zero": np.zeros(1, np.float32),
             "mean": self.mean,
             "std": self.std,
