@@ -33,6 +33,9 @@ GAUGES = ("cpu", "memory", "health", "queue_depth", "in_flight")  # of a metrics
 UNKNOWN_ACTION = -1
 
 
+# -- the features, with what they mean --------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One number of the observation. `window`: window, last5 or last1 (intervals), or now."""
@@ -126,6 +129,9 @@ OF_METRICS = tuple(FEATURES[index].name for index in of_metrics(ACTIONS))
 FEATURE_INDEX = {feature.name: index for index, feature in enumerate(FEATURES)}
 
 
+# -- what features are made of ----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class PatternThresholds:
     """When the traffic of all services together counts as idle, rising, falling or a burst; steady otherwise.
@@ -213,6 +219,9 @@ class Known:
     held: Floats  # (..., services) decisions in a row with that action
 
 
+# -- from what is known to numbers ------------------------------------------------------------------------------------
+
+
 def features(
     known: Known, spans: Spans, thresholds: PatternThresholds = THRESHOLDS, labels: Sequence[str] = ACTIONS
 ) -> npt.NDArray[np.float32]:
@@ -273,6 +282,9 @@ def _total(values: Floats) -> Floats:
     """The sum over the services, (..., 1)."""
     total: Floats = values.sum(axis=-1, keepdims=True)
     return total
+
+
+# -- the window -------------------------------------------------------------------------------------------------------
 
 
 class ObservationWindow:
@@ -424,6 +436,9 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where the whole is 0."""
     result: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return result
+
+
+# -- metrics samples --------------------------------------------------------------------------------------------------
 
 
 class _Gauges:

@@ -61,7 +61,7 @@ def make_part(
     except Exception as error:
         if name in builtin:
             raise
-        raise _not_imported(place, error) from error
+        raise not_imported(place, error) from error
     if not callable(made):
         raise PartError(f"{place}: is a {type(made).__name__}; name a class or a function that makes one")
     try:
@@ -103,13 +103,13 @@ def find_function(place: str, reference: str) -> Any:
         (problem,) = error.problems
         raise PartError(f"{place}: {problem.text}. {problem.way_out}") from error
     except Exception as error:
-        raise _not_imported(place, error) from error
+        raise not_imported(place, error) from error
     if not callable(function):
         raise PartError(f"{place}: is a {type(function).__name__}; name a function")
     return function
 
 
-def _not_imported(place: str, error: Exception) -> PartError:
+def not_imported(place: str, error: Exception) -> PartError:
     """Somebody else's module: whatever it raises while it is imported is said, and nothing is started."""
     line = "" if isinstance(error, SyntaxError) else where(error)  # that one says its line
     return PartError(f"{place}: cannot be imported ({type(error).__name__}{line}: {error})")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseServer
 
 import requests
 
@@ -102,13 +103,20 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """The URL of a server on loopback, until the end of the `with`, however that comes."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
+        with answering(server):
             yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+
+
+@contextmanager
+def answering(server: BaseServer) -> Iterator[None]:
+    """It serves in a thread, until the end of the `with`, however that comes."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -30,7 +30,7 @@ class Recorded:
 
 
 class Board:
-    """Looks on while runs are recorded. What goes wrong here is said in the log and costs no run anything."""
+    """Looks on while runs are recorded. What goes wrong here is told on the page and in the log, and costs no run."""
 
     def __init__(self, lead: Lead, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self.recorded: list[Recorded] = []
@@ -41,14 +41,14 @@ class Board:
         self._now_ns = 0  # of the last tick
         self._reward: RewardSoFar | None = None
         self._history = History()
-        self._broken = False
+        self._lost: str | None = None  # why the newest run can no longer be followed
         self._made: tuple[float, dict[str, Any] | None] = (-LOOK_AGAIN_S, None)
 
     # -- what a run tells ---------------------------------------------------------------------------------------------
 
     def begun(self, run: Run) -> None:
         self.recorded.append(Recorded(len(self.recorded) + 1, run.setup.folder.resolve()))
-        self._run, self._now, self._broken = run, None, False
+        self._run, self._now, self._lost = run, None, None
         self._reward, self._history = RewardSoFar(run.setup.plan), History()
         if run.recording.window is not None:
             run.recording.window.on_rows = lambda rows: self._carefully(lambda: self._fold(run, rows))
@@ -70,12 +70,14 @@ class Board:
         self._history.note(now.run_time_s, sum(now.planned.values()), sum(now.running.values()), *latency)
 
     def _carefully(self, do: Callable[[], None]) -> None:
-        if self._broken:
+        if self._lost is not None:
             return
         try:
             do()
-        except Exception:
-            self._broken = True
+        except Exception as error:  # a page to look at must not end what is recorded: it is told there and in the log
+            self._lost = (
+                f"this page cannot follow the run any more ({type(error).__name__}: {error}); it is recorded on"
+            )
             logger.exception("The RL tab cannot follow this run any more; the recording goes on")
 
     # -- what a browser is told ---------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ class Board:
             return None
         step, loop = _last_step(run), run.recording.loop
         faults, failed = acting(agent_events(run.setup.folder), run.setup.plan.faults)
-        trouble = [run.fault, run.trouble, None if step is None else step.fault, *failed]
+        trouble = [run.fault, run.trouble, None if step is None else step.fault, *failed, self._lost]
         standing = Standing(
             run=run.setup.folder.name,
             state=self._state_of(run),

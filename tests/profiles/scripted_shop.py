@@ -71,7 +71,7 @@ class ShopState:
                 return 200, {"token": f"t-{body['email']}", "user": {"id": 7}}
             case "GET", ["users", "me"]:
                 return 200, {"id": 7}
-            case "GET", ["inventory", "products", "category", _]:
+            case "GET", ["inventory", "products"] | ["inventory", "products", "category", _]:
                 return 200, []
             case "GET", ["inventory", "products", sku]:
                 return 200, {"sku": sku}

@@ -139,3 +139,9 @@ def test_a_catalogue_that_cannot_be_had_is_one_message(
         assert main(["--host", host]) == 2
     way_out = "give what stands before /<service>/, and look whether the shop is up"
     assert capsys.readouterr().err == f"--host {host}: {reason}; {way_out}\n"
+
+
+def test_a_shop_without_products_is_told_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    with shop_that({}) as host:
+        assert main(["--host", host]) == 2
+    assert capsys.readouterr().err == f"--host {host}: the shop sells nothing; give it products first\n"

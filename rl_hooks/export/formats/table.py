@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from rl_hooks.export.errors import ExportError
 from rl_hooks.export.formats.source import Bundle, read_bundle, transitions_path
-from rl_hooks.parts import where
+from rl_hooks.parts import not_imported, where
 from rl_hooks.version import VERSION
 from scenario.errors import ScenarioError
 from scenario.refs import resolve
@@ -117,7 +117,7 @@ def _find(name: str) -> Writer:
         raise ExportError(f"--format {name}: {problem.text}. {problem.way_out}") from error
     except Exception as error:
         if name not in FORMATS:
-            raise ExportError(f"--format {name}: cannot be imported ({type(error).__name__}: {error})") from error
+            raise ExportError(str(not_imported(f"--format {name}", error))) from error
         if not isinstance(error, ModuleNotFoundError):
             raise
         way_out = "`make formats` or pip install '.[formats]' in a clone of the project brings it"

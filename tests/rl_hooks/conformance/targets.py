@@ -3,13 +3,13 @@
 import itertools
 import json
 import socketserver
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rl_hooks.decision import ACTION_INDEX, SERVICES
+from tests.processes import answering
 
 INSTANCES = (1, 2)
 METRICS = "".join(
@@ -158,11 +158,5 @@ def target(*twists: Twist) -> Iterator[str]:
         def handle_error(self, *_: object) -> None:
             """Nothing: clients that cut a connection are what is tested."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/proxy"
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server(("127.0.0.1", 0), Handler) as server, answering(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}/proxy"
